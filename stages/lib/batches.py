@@ -1,0 +1,37 @@
+"""Batches of token sequences: grouped by length, padded at either side."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+
+
+def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches of like length, the longest first: little padding, and memory's peak at once."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def pad(
+    sequences: Sequence[Sequence[int]], pad_token: int, side: Literal["left", "right"]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both of shape (sequences, longest)."""
+    longest = max(map(len, sequences))
+    ids = torch.full((len(sequences), longest), pad_token)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        place = slice(longest - len(sequence), longest) if side == "left" else slice(len(sequence))
+        ids[row, place] = torch.tensor(sequence)
+        mask[row, place] = 1
+    return ids, mask
+
+
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """Position ids that count real tokens only, wherever the padding is."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def last_real(mask: torch.Tensor) -> torch.Tensor:
+    """The index of each row's last real token, whichever side is padded. Shape: (rows,)."""
+    return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)

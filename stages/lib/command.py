@@ -1,0 +1,71 @@
+"""Runs a stage as a command: one line for a user's mistake, an exit status, and how long it took."""
+
+import argparse
+import errno
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from stages.lib.artifacts import write_json
+from stages.lib.errors import UserError
+from stages.lib.undo import put_back
+
+TIMES = Path("data/times")
+
+
+def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
+    """Parse the command line, call `main`, and leave the process with its exit status.
+
+    A stage that exists once per model or data set has an argument `item` that says which.
+    Statuses: 0 done, 1 the input or the machine is at fault, 2 the params or the command line,
+    130 interrupted. Any other exception is a bug of ours and keeps its traceback.
+    """
+    arguments = parser.parse_args()
+    stage = f"{stage}@{arguments.item}" if "item" in arguments else stage
+    started = time.monotonic()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' progress bars, and ours
+    try:
+        main(arguments)
+    except KeyboardInterrupt:
+        _fail(stage, "interrupted; `dvc repro` goes on from here, `dvc checkout` brings back what was there", 130)
+    except UserError as error:
+        _fail(stage, str(error), error.exit_status)
+    except Exception as error:
+        line = _machine_fault(error)
+        if line is None:
+            put_back(stage)
+            raise
+        _fail(stage, line, 1)
+    _record(stage, time.monotonic() - started)
+
+
+def _machine_fault(error: Exception) -> str | None:
+    """One line for a full disk, a lack of memory or of permission; None if it is none of these."""
+    text = str(error)
+    # Arrow, safetensors and torch each wrap the system's error in one of their own.
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if full or "No space left on device" in text or "os error 28" in text:
+        return "the disk is full; free some space, then `dvc checkout` brings back what was there"
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        return "out of memory; lower the stage's batch_size in params.yaml and run again"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; mend that and run again"
+    return None
+
+
+def _fail(stage: str, message: str, status: int) -> NoReturn:
+    print(f"error: {stage}: {' '.join(message.split())}", file=sys.stderr)
+    put_back(stage)
+    sys.exit(status)
+
+
+def _record(stage: str, seconds: float) -> None:
+    """Times differ from run to run, so they are kept outside of what DVC compares."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_bytes = peak if sys.platform == "darwin" else peak * 1024
+    write_json(TIMES / f"{stage}.json", {"seconds": round(seconds, 1), "peak_resident_mb": round(peak_bytes / 1e6)})

@@ -1,0 +1,1 @@
+"""Texts, reviews and documents: what they are read from, and the one form that the stages read."""

@@ -1,0 +1,80 @@
+"""Docstrings of a package as documents with summaries, read with `ast`, never imported.
+
+PEP 257 asks for a summary line, a blank line, and then the elaborate description. The first line,
+where it ends in a period, is the summary; the description, up to the first section (Parameters,
+Returns, Examples …) and without directives, is the document.
+"""
+
+import ast
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from inspect import cleandoc
+from pathlib import Path
+
+from stages.lib.errors import UserError
+
+_UNDERLINE = re.compile(r"^[-=~]{3,}$")
+
+
+@dataclass(frozen=True)
+class Described:
+    """An object's docstring: its description and the line that sums it up."""
+
+    name: str
+    description: str
+    summary: str
+
+
+def described_objects(wheel: Path) -> list[Described]:
+    """The distinct (description, summary) pairs of a wheel's modules, its tests left out."""
+    if not zipfile.is_zipfile(wheel):
+        raise UserError(f"{wheel.name}: not a wheel; format docstrings needs one")
+    found: dict[tuple[str, str], Described] = {}
+    with zipfile.ZipFile(wheel) as archive:
+        for module in sorted(archive.namelist()):
+            if module.endswith(".py") and "tests" not in module.split("/"):
+                for item in _in_module(module, archive.read(module)):
+                    found.setdefault((item.description, item.summary), item)
+    return list(found.values())
+
+
+def _in_module(module: str, source: bytes) -> Iterator[Described]:
+    for name, docstring in _docstrings(ast.parse(source), module):
+        lines = cleandoc(docstring).splitlines()
+        if len(lines) > 2 and lines[0].endswith(".") and not lines[1].strip():
+            description = _description(lines[2:])
+            if description:
+                yield Described(name, description, lines[0].strip())
+
+
+def _docstrings(tree: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = f"{prefix}:{node.name}"
+            docstring = ast.get_docstring(node, clean=False)
+            if docstring:
+                yield name, docstring
+            yield from _docstrings(node, name)
+
+
+def _description(lines: list[str]) -> str:
+    """Paragraphs up to the first section, without directives and what is indented below them."""
+    paragraphs: list[list[str]] = [[]]
+    in_directive = False
+    for number, line in enumerate(lines):
+        following = lines[number + 1].strip() if number + 1 < len(lines) else ""
+        if _UNDERLINE.match(following):
+            break
+        if line.startswith(".. "):
+            in_directive = True
+        elif line.strip() and not line.startswith(" "):
+            in_directive = False
+        if in_directive:
+            continue
+        if line.strip():
+            paragraphs[-1].append(line.strip())
+        elif paragraphs[-1]:
+            paragraphs.append([])
+    return "\n\n".join(" ".join(paragraph) for paragraph in paragraphs if paragraph)

@@ -1,0 +1,38 @@
+"""Documents with summaries: rows of (document, text, summary)."""
+
+from pathlib import Path
+
+from stages.lib.corpora.docstrings import described_objects
+from stages.lib.corpora.rows import Row
+from stages.lib.corpora.splits import Files
+from stages.lib.corpora.tables import read_table
+from stages.lib.errors import UserError
+from stages.lib.params import HubDocuments, LocalDocuments, PypiDocuments
+
+DocumentItem = PypiDocuments | HubDocuments | LocalDocuments
+
+
+def read_documents(item: DocumentItem, files: Files) -> list[Row]:
+    """Read a document item's files into rows; nothing is fitted on them, so they have no split.
+
+    Raises UserError if no document is as long as asked for, or a summary is missing.
+    """
+    rows = [row for paths in files.values() for path in paths for row in _pairs(item, path)]
+    kept = [row for row in rows if len(row["text"].split()) >= item.min_words]
+    if not kept:
+        raise UserError(f"documents: none of {len(rows)} has {item.min_words} words; lower documents.min_words")
+    return kept
+
+
+def _pairs(item: DocumentItem, path: Path) -> list[Row]:
+    if item.format == "docstrings":
+        return [
+            {"document": found.name, "text": found.description, "summary": found.summary}
+            for found in described_objects(path)
+        ]
+    rows = read_table(path, item.columns.model_dump())
+    for number, row in enumerate(rows, 1):
+        for key in ("text", "summary"):
+            if not isinstance(row[key], str) or not row[key].strip():
+                raise UserError(f"{path}, row {number}: has no {key}; remove the row")
+    return [{"document": str(number), **row} for number, row in enumerate(rows)]

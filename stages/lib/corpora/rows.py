@@ -1,0 +1,43 @@
+"""The normalized form of a data set: one Parquet file of rows, written once, read by the stages."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stages.lib.errors import UserError
+from stages.lib.params import Split
+
+ROWS = "rows.parquet"
+
+Row = Mapping[str, Any]
+
+
+def write_rows(rows: Sequence[Row], folder: Path) -> None:
+    """Write `rows.parquet` into a folder. Raises UserError if there are no rows."""
+    from datasets import Dataset
+
+    if not rows:
+        raise UserError("nothing to write: the source holds no usable rows; check its format in params.yaml")
+    Dataset.from_list([dict(row) for row in rows]).to_parquet(folder / ROWS)
+
+
+def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:
+    """Read what `write_rows` wrote, all of it or one split, in its order.
+
+    Raises UserError if the file is missing or damaged, or the split is empty.
+    """
+    path = folder / ROWS
+    try:
+        frame = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; `dvc repro download` or `dvc checkout` brings it") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); remove it and run `dvc checkout`") from None
+    if split is None:
+        return frame
+    part = frame[frame["split"] == split].reset_index(drop=True)
+    if part.empty:
+        raise UserError(f"{path}: has no {split} rows; give files for it, or change test_share in params.yaml")
+    return part

@@ -1,0 +1,29 @@
+"""Which rows are used: an order by the seed that the data's own order does not bias."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal
+
+import pandas as pd
+
+from stages.lib.errors import UserError
+
+
+def shuffled(keys: Iterable[str], seed: int) -> list[str]:
+    """Distinct keys in an order that depends on the seed and the keys alone, not on theirs."""
+    return sorted(set(keys), key=lambda key: (hashlib.sha256(f"{seed}:{key}".encode()).digest(), key))
+
+
+def draw(
+    rows: pd.DataFrame, examples: int, seed: int, setting: str, order: Literal["shuffled", "first"] = "shuffled"
+) -> pd.DataFrame:
+    """That many rows, the first ones or drawn by the seed from their column `document`.
+
+    Raises UserError if there are fewer; `setting` names the key of `params.yaml` that asks for them.
+    """
+    if len(rows) < examples:
+        raise UserError(f"{setting} is {examples}, and there are {len(rows)}; lower it in params.yaml")
+    if order == "first":
+        return rows.head(examples)
+    keyed = rows.set_index("document", drop=False)
+    return keyed.loc[shuffled(keyed.index, seed)[:examples]].reset_index(drop=True)

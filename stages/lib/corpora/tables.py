@@ -1,0 +1,41 @@
+"""Rows out of Parquet, CSV and JSON Lines files."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.lib.errors import UserError
+
+
+def read_table(path: Path, columns: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Read the wanted columns, renamed: `columns` maps our names to the file's.
+
+    Raises UserError for an unknown kind of file, an unreadable one, or a missing column.
+    """
+    from datasets import Dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    readers = {
+        ".parquet": Dataset.from_parquet,
+        ".csv": Dataset.from_csv,
+        ".jsonl": Dataset.from_json,
+        ".json": Dataset.from_json,
+    }
+    reader = readers.get(path.suffix)
+    if reader is None:
+        raise UserError(f"{path}: read as a table, which takes {', '.join(readers)} files; convert it first")
+    with tempfile.TemporaryDirectory(prefix="table-") as cache:
+        try:
+            table = reader(str(path), cache_dir=cache, keep_in_memory=True)
+        except (DatasetGenerationError, ValueError, OSError) as error:
+            cause = error.__cause__ or error
+            raise UserError(f"{path}: not readable as {path.suffix[1:]} ({cause}); convert it again") from None
+        missing = [name for name in columns.values() if name not in table.column_names]
+        if missing:
+            raise UserError(
+                f"{path}: has no column {missing[0]!r} but {', '.join(table.column_names)}; "
+                "correct `columns` in params.yaml"
+            )
+        wanted = table.select_columns(list(columns.values())).to_list()
+    return [{ours: row[theirs] for ours, theirs in columns.items()} for row in wanted]

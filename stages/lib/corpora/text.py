@@ -1,0 +1,44 @@
+"""Text for perplexity: rows of (document, split, text)."""
+
+from pathlib import Path
+
+from stages.lib.corpora import hutto
+from stages.lib.corpora.rows import Row
+from stages.lib.corpora.splits import Files, assign_splits
+from stages.lib.corpora.tables import read_table
+from stages.lib.errors import UserError
+from stages.lib.params import HubText, LocalText, PypiText
+
+TextItem = PypiText | HubText | LocalText
+
+
+def read_text(item: TextItem, files: Files, seed: int) -> list[Row]:
+    """Read a text item's files into rows. Raises UserError for an empty text or one not in UTF-8."""
+    texts = {split: _documents(item, paths) for split, paths in files.items()}
+    if not any(text.strip() for documents in texts.values() for text in documents.values()):
+        raise UserError("text: holds no text; give a file with content")
+    splits = assign_splits(texts, item.test_share, seed)
+    return [
+        {"document": document, "split": splits[split, document], "text": text}
+        for split, documents in texts.items()
+        for document, text in documents.items()
+    ]
+
+
+def _documents(item: TextItem, paths: list[Path]) -> dict[str, str]:
+    if item.format == "plain":
+        return {path.name: _plain(path) for path in paths}
+    if item.format == "hutto-editorials":
+        return {key: text for path in paths for key, text in hutto.editorials(path).items()}
+    rows = [row for path in paths for row in read_table(path, {"text": item.columns.text})]
+    return {str(number): str(row["text"]) for number, row in enumerate(rows)}
+
+
+def _plain(path: Path) -> str:
+    # Bytes, not text mode: the whole file is the document, its line ends included.
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 (byte {error.start}); convert it, for instance with iconv -t UTF-8"
+        ) from None

@@ -1,0 +1,51 @@
+"""Model families: the only place that knows where an architecture keeps its blocks and matrices."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stages.lib.errors import UserError
+from stages.lib.families.family import Family
+from stages.lib.families.gpt2 import GPT2
+from stages.lib.families.llama import LLAMA
+
+FAMILIES = {family.model_type: family for family in (GPT2, LLAMA)}
+
+
+def read_config(model: Path) -> dict[str, Any]:
+    """The content of a model folder's `config.json`.
+
+    Raises UserError if there is none, or it is not JSON.
+    """
+    try:
+        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{model}: holds no config.json; give a Hugging Face model folder") from None
+    except ValueError as error:
+        raise UserError(f"{model}/config.json: not JSON ({error}); fetch it again") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{model}/config.json: not a JSON object; fetch it again")
+    return config
+
+
+def family_of(model: Path) -> Family:
+    """The family of a model folder.
+
+    Raises UserError for an architecture that no family module describes.
+    """
+    model_type = read_config(model).get("model_type")
+    if model_type not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise UserError(
+            f"{model}: model_type {model_type!r} is of no known family ({known}); "
+            "describe it in a module of stages/lib/families"
+        )
+    return FAMILIES[model_type]
+
+
+def prunable_weights(model: Path) -> list[str]:
+    """The names of a model folder's prunable tensors, in state-dict order."""
+    return family_of(model).prunable(read_config(model))
+
+
+__all__ = ["FAMILIES", "Family", "family_of", "prunable_weights", "read_config"]

@@ -1,0 +1,31 @@
+"""ROUGE-1, -2 and -L as an `evaluate` metric that works offline, by the `rouge_score` package.
+
+Lin, C.-Y. (2004). ROUGE: A Package for Automatic Evaluation of Summaries.
+"""
+
+from typing import Any
+
+import datasets
+import evaluate
+from rouge_score import rouge_scorer
+
+KINDS = ["rouge1", "rouge2", "rougeL"]
+
+
+class Rouge(evaluate.Metric):  # type: ignore[misc]
+    """F-measures of each example, without stemming, as the hub's metric of this name has them."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description="F-measures of ROUGE-1, ROUGE-2 and ROUGE-L, one an example.",
+            citation="Lin, C.-Y. (2004). ROUGE: A Package for Automatic Evaluation of Summaries.",
+            inputs_description="predictions and references: texts, one an example",
+            features=datasets.Features(
+                {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+            ),
+        )
+
+    def _compute(self, *, predictions: list[str], references: list[str], **_: Any) -> dict[str, list[float]]:
+        scorer = rouge_scorer.RougeScorer(KINDS, use_stemmer=False)
+        scores = [scorer.score(reference, text) for reference, text in zip(references, predictions, strict=True)]
+        return {kind: [float(score[kind].fmeasure) for score in scores] for kind in KINDS}

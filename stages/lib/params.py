@@ -1,0 +1,331 @@
+"""`params.yaml` as types: checked as a whole, unknown keys refused, before any work is done.
+
+Every field's description says what it takes; the error line for a wrong value quotes it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.lib.errors import ParamsError
+
+PARAMS = Path("params.yaml")
+UNUSED_PATH = "data/none"
+"""What `path` holds where nothing local is read: an empty file, so that DVC has something to watch."""
+SOURCES = ("pypi", "hub", "local")
+
+
+def _relative_inside(path: str) -> str:
+    """Paths from params never leave the folder that they are joined to."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts:
+        raise ValueError("not a relative path")
+    return path
+
+
+Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="64 hexadecimal digits, lower case")]
+InnerPath: TypeAlias = Annotated[
+    str, AfterValidator(_relative_inside), Field(description="a relative path, with / and without ..")
+]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+# Sources: where an item comes from.
+
+
+class Pypi(Section):
+    """A file out of a package on the index that pip is set up to use."""
+
+    source: Literal["pypi"]
+    path: Literal["data/none"] = Field(description=f"{UNUSED_PATH}, since nothing local is read")
+    file: str = Field(
+        pattern=r"^[A-Za-z0-9._+-]+(\.whl|\.tar\.gz)$",
+        description="the file name of one wheel or sdist (.whl, .tar.gz) of a package",
+    )
+    sha256: Sha256
+    member: list[InnerPath] = Field(
+        description="a list of paths, each inside the file before it; empty for the file itself"
+    )
+
+
+class Hub(Section):
+    """Files of one repository on the Hugging Face hub, at one commit."""
+
+    source: Literal["hub"]
+    path: Literal["data/none"] = Field(description=f"{UNUSED_PATH}, since nothing local is read")
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name")
+    revision: str = Field(pattern="^[0-9a-f]{40}$", description="a commit, 40 hexadecimal digits")
+    sha256: dict[InnerPath, Sha256] = Field(description="a map from file to its SHA-256")
+
+
+class Local(Section):
+    """A file or folder of the user's own; DVC hashes its content."""
+
+    source: Literal["local"]
+    path: str = Field(min_length=1, description="the path of a file or folder of your own")
+
+    @field_validator("path")
+    @classmethod
+    def _names_something(cls, path: str) -> str:
+        if path == UNUSED_PATH:
+            raise ValueError("that one is for items that are not local")
+        return path
+
+
+# Items: what is read, and from where.
+
+
+class PypiModel(Pypi):
+    """A GGUF file inside a package."""
+
+    member_sha256: Sha256
+
+
+Model: TypeAlias = Annotated[PypiModel | Hub | Local, Field(discriminator="source")]
+
+
+Split: TypeAlias = Literal["train", "test"]
+
+
+class HubFiles(Hub):
+    files: dict[Split, list[InnerPath]] = Field(min_length=1, description="lists of files under train, test or both")
+
+
+class TextColumns(Section):
+    text: str = Field(description="the name of a column")
+
+
+class ReviewColumns(TextColumns):
+    label: str = Field(description="the name of a column")
+
+
+class DocumentColumns(TextColumns):
+    summary: str = Field(description="the name of a column")
+
+
+class _Shares(Section):
+    test_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="the share of the documents that is scored, above 0 and at most 1 (unused where files are split)",
+    )
+
+
+class _TextFormat(_Shares):
+    format: Literal["plain", "hutto-editorials", "table"] = Field(
+        default="plain", description="plain, hutto-editorials or table"
+    )
+    columns: TextColumns = Field(default=TextColumns(text="text"), description="text: the name of a column")
+
+
+class _ReviewFormat(_Shares):
+    test_share: float = Field(default=0.5, gt=0, lt=1, description=_Shares.model_fields["test_share"].description)
+    format: Literal["hutto-reviews", "table"] = Field(default="table", description="hutto-reviews or table")
+    columns: ReviewColumns = Field(
+        default=ReviewColumns(text="text", label="label"), description="text and label: the names of columns"
+    )
+    classes: list[str] = Field(
+        default=["negative", "positive"],
+        min_length=2,
+        description="the names of two or more classes, in the order of their numbers",
+    )
+
+
+class _DocumentFormat(Section):
+    format: Literal["docstrings", "table"] = Field(default="table", description="docstrings or table")
+    columns: DocumentColumns = Field(
+        default=DocumentColumns(text="text", summary="summary"),
+        description="text and summary: the names of columns",
+    )
+    min_words: int = Field(default=1, ge=1, description="a whole number from 1: shorter documents are left out")
+
+
+class PypiText(_TextFormat, Pypi): ...
+
+
+class HubText(_TextFormat, HubFiles): ...
+
+
+class LocalText(_TextFormat, Local): ...
+
+
+class PypiReviews(_ReviewFormat, Pypi): ...
+
+
+class HubReviews(_ReviewFormat, HubFiles): ...
+
+
+class LocalReviews(_ReviewFormat, Local): ...
+
+
+class PypiDocuments(_DocumentFormat, Pypi): ...
+
+
+class HubDocuments(_DocumentFormat, HubFiles): ...
+
+
+class LocalDocuments(_DocumentFormat, Local): ...
+
+
+Text: TypeAlias = Annotated[PypiText | HubText | LocalText, Field(discriminator="source")]
+Reviews: TypeAlias = Annotated[PypiReviews | HubReviews | LocalReviews, Field(discriminator="source")]
+Documents: TypeAlias = Annotated[PypiDocuments | HubDocuments | LocalDocuments, Field(discriminator="source")]
+
+
+# Work: what is done with them.
+
+
+class Compute(Section):
+    """The one place for device and dtype."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto, cpu, cuda or mps")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(description="float32, bfloat16 or float16")
+    threads: int = Field(ge=0, description="a whole number; 0 for as many as there are cores")
+
+
+class Prune(Section):
+    sparsity: float = Field(
+        ge=0, lt=1, description="a number from 0 to below 1: the share of the prunable weights to set to zero"
+    )
+
+
+class Perplexity(Section):
+    context: int = Field(ge=2, description="a whole number of tokens from 2 to the model's context length")
+    stride: int = Field(ge=1, description="a whole number of tokens from 1 to perplexity.context")
+    batch_size: int = Field(ge=1, description="a whole number of windows from 1")
+
+    @field_validator("stride")
+    @classmethod
+    def _windows_touch(cls, stride: int, info: ValidationInfo) -> int:
+        if stride > info.data.get("context", stride):
+            raise ValueError("a larger stride would skip tokens")
+        return stride
+
+
+class Classify(Section):
+    mode: Literal["head", "all"] = Field(description="head (frozen body) or all (fine-tuned)")
+    train_examples: int = Field(ge=2, description="a whole number from 2")
+    test_examples: int = Field(ge=1, description="a whole number from 1")
+    max_tokens: int = Field(ge=1, description="a whole number of tokens from 1")
+    batch_size: int = Field(ge=1, description="a whole number of examples from 1")
+    regularization: float = Field(
+        gt=0, description="a number above 0: C of the logistic regression, smaller is stronger (mode head)"
+    )
+    learning_rate: float = Field(gt=0, description="a number above 0 (mode all)")
+    epochs: int = Field(ge=1, description="a whole number from 1 (mode all)")
+
+
+class Summarize(Section):
+    examples: int = Field(ge=1, description="a whole number from 1")
+    order: Literal["shuffled", "first"] = Field(description="shuffled (by the seed) or first")
+    cue: str = Field(min_length=1, description="the text that follows the document and asks for its summary")
+    max_new_tokens: int = Field(ge=1, description="a whole number of tokens from 1")
+    num_beams: int = Field(ge=1, description="a whole number from 1")
+    no_repeat_ngram_size: int = Field(ge=0, description="a whole number from 0 (off)")
+    batch_size: int = Field(ge=1, description="a whole number of documents from 1")
+
+
+class Report(Section):
+    resamples: int = Field(ge=100, description="a whole number from 100: bootstrap resamples behind each interval")
+
+
+class Params(Section):
+    seed: int = Field(ge=0, lt=2**32, description="a whole number from 0 to 4294967295")
+    compute: Compute
+    model: Model
+    text: Text
+    reviews: Reviews
+    documents: Documents
+    prune: Prune
+    perplexity: Perplexity
+    classify: Classify
+    summarize: Summarize
+    report: Report
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and check the whole file.
+
+    Raises ParamsError, with one line that names the key, what it got and what it takes.
+    """
+    try:
+        # YAML 1.2 as DVC reads it: 2e-5 is a number, and a key given twice is an error.
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: not found; run from the top of the repository") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not readable as YAML: {error}") from None
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {_explain(error, content)}") from None
+
+
+def _explain(error: ValidationError, content: Any) -> str:
+    errors = error.errors(include_url=False)
+    # A misspelt key is both unknown and missing: the unknown one tells the user more.
+    first = min(errors, key=lambda item: item["type"] != "extra_forbidden")
+    key, got, model = _locate(first["loc"], content)
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(model.model_fields) if model else ""
+        return f"{key}: unknown key with value {got!r}, takes only {known}{more}"
+    takes = _takes(first["loc"], model)
+    if first["type"] == "value_error":
+        takes = f"{takes} ({first['ctx']['error']})"
+    if first["type"].startswith("union_tag"):
+        found = got.get("source", "nothing") if isinstance(got, Mapping) else got
+        return f"{key}.source: got {found!r}, takes {', '.join(SOURCES)}{more}"
+    if first["type"] == "missing":
+        return f"{key}: missing, takes {takes}{more}"
+    return f"{key}: got {got!r}, takes {takes}{more}"
+
+
+def _locate(location: tuple[int | str, ...], content: Any) -> tuple[str, Any, type[BaseModel] | None]:
+    """The dotted key, the value found there, and the model that the key belongs to."""
+    model: type[BaseModel] | None = Params
+    keys: list[str] = []
+    got = content
+    for depth, part in enumerate(location):
+        if depth == 1 and part in SOURCES and not (isinstance(got, Mapping) and part in got):
+            model = _variant(str(location[0]), str(part))  # pydantic's tag of the union, not a key
+            continue
+        keys.append(str(part))
+        if isinstance(got, Mapping):
+            got = got.get(part)
+        elif isinstance(got, list) and isinstance(part, int):
+            got = got[part]
+        if depth < len(location) - 1 and model is not None and part in model.model_fields:
+            inner = model.model_fields[str(part)].annotation
+            model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
+    return ".".join(keys) or "the file", got, model
+
+
+def _variant(item: str, source: str) -> type[BaseModel] | None:
+    annotation = Params.model_fields[item].annotation
+    for candidate in getattr(annotation, "__args__", ()):
+        if source in candidate.model_fields["source"].annotation.__args__:
+            return candidate  # type: ignore[no-any-return]
+    return None
+
+
+def _takes(location: tuple[int | str, ...], model: type[BaseModel] | None) -> str:
+    """What the innermost documented field of a location takes."""
+    for part in reversed(location):
+        field = model.model_fields.get(str(part)) if model else None
+        if field is None:
+            continue
+        if field.description:
+            return field.description
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            return f"a section with the keys {', '.join(field.annotation.model_fields)}"
+        return f"a section with the key source ({', '.join(SOURCES)}) and what belongs to it"
+    return f"a map with the keys {', '.join(Params.model_fields)}"

@@ -1,0 +1,89 @@
+"""Files of one commit of a Hugging Face repository (`HF_ENDPOINT` names another hub)."""
+
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from stages.lib.artifacts import sha256
+from stages.lib.errors import UserError
+from stages.lib.params import Hub, HubFiles
+
+# Weights as safetensors only; pickles and code stay where they are.
+_MODEL_FILES = [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+]
+
+
+def fetch_model(item: Hub) -> Path:
+    """Download a model's config, weights and tokenizer, and give their folder.
+
+    An interrupted download goes on where it stopped. Raises UserError if the hub cannot be
+    reached, does not have the revision, or a file is not the pinned one.
+    """
+    folder = _snapshot(item, "model", _MODEL_FILES)
+    weights = sorted(file.name for file in folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError(f"{item.repo}: has no model.safetensors at {item.revision}; convert the model first")
+    unpinned = [name for name in weights if name not in item.sha256]
+    if unpinned:
+        raise UserError(f"{item.repo}: {unpinned[0]} is not pinned; add its sha256 to model.sha256 in params.yaml")
+    _verify(item, folder)
+    return folder
+
+
+def fetch_files(item: HubFiles) -> dict[str, list[Path]]:
+    """Download a data set's files, and give their paths by split. Raises as `fetch_model` does.
+
+    The revision, a commit hash, pins every file's content; `sha256` is checked where it is given.
+    """
+    names = [name for group in item.files.values() for name in group]
+    folder = _snapshot(item, "dataset", names)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{item.repo}: has no {missing[0]} at {item.revision}; correct `files` in params.yaml")
+    _verify(item, folder)
+    return {split: [folder / name for name in group] for split, group in item.files.items()}
+
+
+def _snapshot(item: Hub, kind: Literal["model", "dataset"], patterns: list[str]) -> Path:
+    try:
+        return Path(snapshot_download(item.repo, repo_type=kind, revision=item.revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            raise  # the disk's fault, not the hub's
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response else None
+        if status in (401, 403, 404):
+            raise UserError(
+                f"{item.repo}: the hub at {constants.ENDPOINT} has no public revision {item.revision} ({status}); "
+                "correct repo and revision in params.yaml, or log in with `hf auth login`"
+            ) from None
+        raise UserError(
+            f"{item.repo}: the hub at {constants.ENDPOINT} cannot be reached; check the network, set HF_ENDPOINT to "
+            "a mirror, or download the files elsewhere and use source: local"
+        ) from None
+
+
+def _verify(item: Hub, folder: Path) -> None:
+    for name, digest in item.sha256.items():
+        if not (folder / name).is_file():
+            raise UserError(f"{item.repo}: has no {name} at {item.revision}; correct `sha256` in params.yaml")
+        found = sha256(folder / name)
+        if found != digest:
+            # A damaged file would otherwise be taken from the hub's cache again and again.
+            (folder / name).resolve().unlink()
+            raise UserError(
+                f"{item.repo}: {name} has sha256 {found}, pinned is {digest}; run again, or correct the pin"
+            )

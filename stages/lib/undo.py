@@ -1,0 +1,41 @@
+"""Puts back the files that DVC removed before it ran a stage that then failed.
+
+DVC deletes a stage's outputs before the stage runs. Those in its cache come back with
+`dvc checkout`; metrics and report, which Git keeps, do not, though DVC's run cache holds them too.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.lib.artifacts import new_file
+
+LOCK = Path("dvc.lock")
+
+
+def put_back(stage: str) -> None:
+    """Restore each missing file that `dvc.lock` lists as an output of a stage, if the cache has it."""
+    try:
+        lock = YAML(typ="safe", pure=True).load(LOCK.read_text(encoding="utf-8"))
+        outputs = lock["stages"][stage]["outs"]
+        missing = [output for output in outputs if not Path(output["path"]).exists()]
+        if not missing:
+            return
+        cache = _cache_folder()
+        for output in missing:
+            digest = str(output["md5"])
+            kept = cache / "files" / "md5" / digest[:2] / digest[2:]
+            if kept.is_file() and not digest.endswith(".dir"):
+                with new_file(Path(output["path"])) as temporary:
+                    shutil.copyfile(kept, temporary)
+    except (OSError, KeyError, TypeError, YAMLError, subprocess.SubprocessError):
+        return  # a failure to undo must not hide the failure that it follows
+
+
+def _cache_folder() -> Path:
+    command = [sys.executable, "-m", "dvc", "cache", "dir"]
+    return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
