@@ -27,8 +27,8 @@ from stages.lib.predictions import write_predictions
 
 SEPARATOR = "\n\n"
 
-LOGITS_AT_ONCE = 1 << 22
-"""How many logits are held at once: 16 MiB of float32, against 200 MB for a window of SmolLM2."""
+LOGITS_AT_ONCE = 1 << 21
+"""How many logits are held at once: 8 MiB of float32, against 200 MB for a window of SmolLM2."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def tokenize(tokenizer: object, documents: Sequence[str]) -> TokenizedText:
     encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)  # type: ignore[operator]
     # A character may be split over several tokens: the first that reaches its end gets its bytes.
     ends = np.maximum.accumulate(np.array([end for _, end in encoded["offset_mapping"]], dtype=np.int64))
+    ends[-1:] = len(text)  # some tokenizers leave white space out of a token's offsets
     sizes = np.fromiter((len(character.encode()) for character in text), dtype=np.int64, count=len(text))
     bytes_upto = np.concatenate([[0], np.cumsum(sizes)])[ends]
     starts = np.cumsum([0] + [len(document) + len(SEPARATOR) for document in documents])
@@ -123,14 +124,22 @@ def _chunked(group: Iterator[Window], size: int) -> Iterator[tuple[Window, ...]]
 
 
 def _losses(loaded: Loaded, states: torch.Tensor, wanted: torch.Tensor) -> npt.NDArray[np.float64]:
-    """Cross entropies of the wanted tokens, a slice of positions' logits at a time."""
+    """Cross entropies of the wanted tokens, a slice of the vocabulary's logits at a time.
+
+    Slices of the vocabulary, not of the positions: so each weight of the head is read once a window.
+    """
     head = loaded.model.get_output_embeddings()
-    step = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
-    parts = [
-        functional.cross_entropy(head(states[i : i + step]).float(), wanted[i : i + step], reduction="none")
-        for i in range(0, len(wanted), step)
-    ]
-    return torch.cat(parts).double().cpu().numpy()
+    vocabulary = head.weight.shape[0]
+    step = min(vocabulary, max(1, LOGITS_AT_ONCE // len(wanted)))
+    normalizer = torch.full(wanted.shape, -torch.inf, device=states.device)
+    logit = torch.empty_like(normalizer)
+    for start in range(0, vocabulary, step):
+        part = slice(start, start + step)
+        logits = functional.linear(states, head.weight[part], None if head.bias is None else head.bias[part]).float()
+        normalizer = torch.logaddexp(normalizer, logits.logsumexp(dim=1))
+        here = (wanted >= start) & (wanted < start + step)
+        logit[here] = logits[here, wanted[here] - start]
+    return (normalizer - logit).double().cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """Files of one commit of a Hugging Face repository (`HF_ENDPOINT` names another hub)."""
 
+import hashlib
+import re
 from pathlib import Path
 from typing import Literal
 
+from httpx2 import HTTPError
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -47,7 +50,7 @@ def fetch_model(item: Hub) -> Path:
 def fetch_files(item: HubFiles) -> dict[str, list[Path]]:
     """Download a data set's files, and give their paths by split. Raises as `fetch_model` does.
 
-    The revision, a commit hash, pins every file's content; `sha256` is checked where it is given.
+    The revision, a commit hash, pins every file's content; `sha256` pins one again, by our own word.
     """
     names = [name for group in item.files.values() for name in group]
     folder = _snapshot(item, "dataset", names)
@@ -61,10 +64,11 @@ def fetch_files(item: HubFiles) -> dict[str, list[Path]]:
 def _snapshot(item: Hub, kind: Literal["model", "dataset"], patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(item.repo, repo_type=kind, revision=item.revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise  # the disk's fault, not the hub's
-        status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response else None
+        cause = error if isinstance(error, HfHubHTTPError) else error.__cause__
+        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
         if status in (401, 403, 404):
             raise UserError(
                 f"{item.repo}: the hub at {constants.ENDPOINT} has no public revision {item.revision} ({status}); "
@@ -82,8 +86,31 @@ def _verify(item: Hub, folder: Path) -> None:
             raise UserError(f"{item.repo}: has no {name} at {item.revision}; correct `sha256` in params.yaml")
         found = sha256(folder / name)
         if found != digest:
-            # A damaged file would otherwise be taken from the hub's cache again and again.
-            (folder / name).resolve().unlink()
+            _forget(folder / name)
             raise UserError(
                 f"{item.repo}: {name} has sha256 {found}, pinned is {digest}; run again, or correct the pin"
             )
+    for path in folder.rglob("*"):
+        pinned = str(path.relative_to(folder)) in item.sha256
+        if path.is_file() and not pinned and not _is_as_listed(path):
+            _forget(path)
+            raise UserError(f"{item.repo}: {path.name} is not what the hub lists, it arrived damaged; run again")
+
+
+def _is_as_listed(path: Path) -> bool:
+    """Whether a file in the hub's cache has the content whose hash the hub listed it under.
+
+    The cache names a file's content by that hash: SHA-256 of a large file, Git's own of a small one.
+    """
+    listed = path.resolve()
+    if re.fullmatch("[0-9a-f]{64}", listed.name):
+        return sha256(listed) == listed.name
+    if re.fullmatch("[0-9a-f]{40}", listed.name):
+        content = listed.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == listed.name
+    return True  # where the file system has no links, the cache keeps no such name
+
+
+def _forget(path: Path) -> None:
+    """A damaged file would otherwise be taken from the hub's cache again and again."""
+    path.resolve().unlink()

@@ -1,0 +1,172 @@
+"""Prune GPT-2's shapes with this project and with torch.nn.utils.prune, in one run: time, memory, masks.
+
+python -m benchmarks.prune [--pairs N]
+
+Both sides start with the weights in memory (as parameters there, as touched pages of the mapped
+file here), run alternately in processes of their own, and end when every mask has been made. This
+side is timed once more as the stage `prune` does it, with the hashes of base and masks. Extra memory
+is the peak of the resident memory over what was resident before. Needs Linux, for that peak.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch.nn.utils.prune import L1Unstructured, global_unstructured
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from stages.lib.checkpoint import WEIGHTS, Checkpoint
+from stages.lib.families import prunable_weights
+from stages.lib.masks import magnitude_masks
+from stages.lib.recipes import prune_by_magnitude
+from stages.lib.selection import select
+
+K = 20_439_808
+"""To 104,000,000 of GPT-2 small's 124,439,808 parameters."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    seconds: float
+    extra_mb: float
+
+
+def measured(work: Callable[[], None]) -> Cost:
+    """Time a call, and take the peak of resident memory during it over what was there before."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = _status_kb("VmRSS")
+    started = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - started
+    return Cost(seconds, (_status_kb("VmHWM") - before) * 1024 / 1e6)
+
+
+def _status_kb(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1])
+    raise KeyError(key)
+
+
+def write_model(folder: Path) -> None:
+    """GPT-2 small with random weights, drawn as its initialization draws them."""
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+
+
+def ours(folder: Path) -> tuple[Cost, Cost]:
+    """The cost of all masks, and of the recipe with its hashes."""
+    checkpoint, names = Checkpoint(folder), prunable_weights(folder)
+    for name in checkpoint.names:
+        for bits in checkpoint.magnitudes(name):
+            bits.max()  # the pages are in memory now
+
+    def make_masks() -> None:
+        for _ in magnitude_masks(checkpoint, names, select(checkpoint, names, K)):
+            pass
+
+    def make_recipe() -> None:
+        prune_by_magnitude(folder, checkpoint, K)
+
+    return measured(make_masks), measured(make_recipe)
+
+
+class Layer(torch.nn.Module):
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight)
+
+
+def theirs(folder: Path) -> Cost:
+    weights = load_file(folder / WEIGHTS)
+    names = prunable_weights(folder)
+    layers = [Layer(weights.pop(name).clone()) for name in names]
+    weights.clear()
+
+    def prune() -> None:
+        global_unstructured([(layer, "weight") for layer in layers], L1Unstructured, amount=K)
+
+    cost = measured(prune)
+    np.savez(
+        folder / "masks.npz", **{n: layer.weight_mask.numpy() == 0 for n, layer in zip(names, layers, strict=True)}
+    )
+    return cost
+
+
+def compare_masks(folder: Path) -> dict[str, int]:
+    """Where the two sides' masks differ: at ties of the threshold's magnitude, and elsewhere."""
+    checkpoint = Checkpoint(folder)
+    recipe = prune_by_magnitude(folder, checkpoint, K)
+    bound = np.float32(recipe.threshold.value)
+    counts = {"pruned_here": 0, "pruned_by_torch": 0, "ties": 0, "differ_at_ties": 0, "differ_elsewhere": 0}
+    with np.load(folder / "masks.npz") as masks:
+        for name, mask in magnitude_masks(checkpoint, prunable_weights(folder), recipe.threshold):
+            peer = masks[name].ravel()
+            tie = np.abs(checkpoint.raw(name)) == bound
+            differ = mask.ravel() != peer
+            for key, where in {
+                "pruned_here": mask,
+                "pruned_by_torch": peer,
+                "ties": tie,
+                "differ_at_ties": differ & tie,
+                "differ_elsewhere": differ & ~tie,
+            }.items():
+                counts[key] += int(np.count_nonzero(where))
+    return counts
+
+
+def seconds(costs: list[Cost]) -> list[float]:
+    return [round(cost.seconds, 2) for cost in costs]
+
+
+def megabytes(costs: list[Cost]) -> list[int]:
+    return [round(cost.extra_mb) for cost in costs]
+
+
+def ratio(pairs: list[tuple[float, float]]) -> float:
+    """The median of the pairs' quotients."""
+    return round(statistics.median(first / second for first, second in pairs), 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.prune", description=__doc__.split("\n")[0])
+    parser.add_argument("--pairs", type=int, default=3, help="how often each side runs (default: 3)")
+    pairs = parser.parse_args().pairs
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_model(folder)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+            runs = [(pool.submit(ours, folder).result(), pool.submit(theirs, folder).result()) for _ in range(pairs)]
+        masks = compare_masks(folder)
+    masks_here, recipe_here, torch_there = (
+        [run[0][0] for run in runs],
+        [run[0][1] for run in runs],
+        [run[1] for run in runs],
+    )
+    result = {
+        "pruned": f"{K:,} of GPT-2's 84,934,656",
+        "seconds_masks_here": seconds(masks_here),
+        "seconds_recipe_here": seconds(recipe_here),
+        "seconds_torch": seconds(torch_there),
+        "extra_mb_here": megabytes(recipe_here),
+        "extra_mb_torch": megabytes(torch_there),
+        "times_faster_masks": ratio([(b.seconds, a.seconds) for a, b in zip(masks_here, torch_there, strict=True)]),
+        "times_faster_recipe": ratio([(b.seconds, a.seconds) for a, b in zip(recipe_here, torch_there, strict=True)]),
+        "times_less_memory": ratio([(b.extra_mb, a.extra_mb) for a, b in zip(recipe_here, torch_there, strict=True)]),
+        **masks,
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
