@@ -7,23 +7,27 @@ from stages.lib import command
 from stages.lib.params import load_params
 
 MODEL = Path("data/model")
-RECIPE = Path("data/original")
 TEXT = Path("data/text")
+RECIPE = Path("data/original")
 SCORES = Path("data/predictions/baseline_ppl.parquet")
 METRICS = Path("metrics/baseline_ppl.json")
 
 
-def main(arguments: argparse.Namespace) -> None:
+def measure(recipe: Path, scores: Path, metrics: Path) -> None:
+    """Score the text with the recipe's model; write each document's sums, and the figures."""
     params = load_params()
     from stages.lib.compute import set_up
     from stages.lib.corpora.rows import read_rows
     from stages.lib.models import load
     from stages.lib.perplexity import score
 
-    device = set_up(params.compute, params.seed)
+    loaded = load(MODEL, recipe, set_up(params.compute, params.seed))
     documents = read_rows(TEXT, "test")["text"].tolist()
-    scores = score(load(MODEL, RECIPE, device), documents, params.perplexity)
-    scores.save(SCORES, METRICS)
+    score(loaded, documents, params.perplexity).save(scores, metrics)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    measure(RECIPE, SCORES, METRICS)
 
 
 if __name__ == "__main__":

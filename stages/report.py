@@ -20,7 +20,6 @@ PREDICTIONS = Path("data/predictions")
 PRUNE_METRICS = Path("metrics/prune.json")
 REPORT = Path("report/report.md")
 PLOT = Path("report/cost.svg")
-FIGURES = Path("data/figures/report.json")
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "rouge-score", "scikit-learn", "pandas", "numpy")
 
 
@@ -66,9 +65,8 @@ def compare(params: Params) -> "list[Comparison]":
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     import json
-    from dataclasses import asdict
 
-    from stages.lib.artifacts import new_file, write_json
+    from stages.lib.artifacts import new_file
     from stages.lib.checkpoint import WEIGHTS
     from stages.lib.cost_plot import draw
     from stages.lib.markdown_report import render
@@ -85,7 +83,6 @@ def main(arguments: argparse.Namespace) -> None:
         draw(comparisons, temporary)
     with new_file(REPORT) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    write_json(FIGURES, {comparison.name: asdict(comparison) for comparison in comparisons})
     print(page)
 
 

@@ -6,13 +6,21 @@ os.environ["HF_HUB_OFFLINE"] = "0"  # the hub tests serve their own on the loopb
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
 
+import copy
+import json
 import random
-from collections.abc import Callable
+import runpy
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -136,3 +144,118 @@ def corrupt() -> Callable[[Path], None]:
         path.write_bytes(content)
 
     return flip
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+TINY_PARAMS: dict[str, Any] = {
+    "seed": 0,
+    "compute": {"device": "cpu", "dtype": "float32", "threads": 1},
+    "prune": {"sparsity": 0.3},
+    "perplexity": {"context": 64, "stride": 32, "batch_size": 2},
+    "classify": {
+        "mode": "head",
+        "train_examples": 20,
+        "test_examples": 20,
+        "max_tokens": 32,
+        "batch_size": 8,
+        "regularization": 1.0,
+        "learning_rate": 0.001,
+        "epochs": 1,
+    },
+    "summarize": {
+        "examples": 6,
+        "order": "shuffled",
+        "cue": "\n\nTL;DR:",
+        "max_new_tokens": 8,
+        "num_beams": 1,
+        "no_repeat_ngram_size": 0,
+        "batch_size": 4,
+    },
+    "report": {"resamples": 100},
+    "model": {"source": "local", "path": "mine/model"},
+    "text": {"source": "local", "path": "mine/text.txt"},
+    "reviews": {"source": "local", "path": "mine/reviews.jsonl"},
+    "documents": {"source": "local", "path": "mine/documents.jsonl"},
+}
+
+
+def write_params(folder: Path, params: Mapping[str, Any]) -> None:
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(dict(params), file)
+
+
+def changed_params(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The tiny params with changes by dotted key; None removes the key."""
+    params = copy.deepcopy(TINY_PARAMS)
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        target = params
+        for section in sections:
+            target = target[section]
+        if value is None:
+            del target[last]
+        else:
+            target[last] = value
+    return params
+
+
+def make_project(folder: Path, model: Path) -> None:
+    """A project around a tiny local model and local data: params, data, code and DAG."""
+    mine = folder / "mine"
+    shutil.copytree(model, mine / "model")
+    (mine / "text.txt").write_text(prose(400, 5), encoding="utf-8")
+    write_jsonl(
+        mine / "reviews.jsonl",
+        [{"text": prose(5 + row % 7, row), "label": "positive" if row % 2 else "negative"} for row in range(50)],
+    )
+    write_jsonl(
+        mine / "documents.jsonl",
+        [{"text": prose(20 + row, row) + ". " + prose(9, row), "summary": prose(6, row + 100)} for row in range(8)],
+    )
+    (folder / ".dvc").mkdir()
+    shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "data/.gitignore"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
+    shutil.copyfile(ROOT / "data" / "none", folder / "data" / "none")
+    shutil.copytree(ROOT / "data" / "original", folder / "data" / "original")
+    write_params(folder, TINY_PARAMS)
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny project, and the current folder; nothing has been run in it."""
+    make_project(tmp_path, tiny_folders["llama"])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: its exit status and what it wrote."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_stage(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Run `python -m stages.<name>` in this process, where the heavy imports are paid already."""
+
+    def run(name: str, *arguments: str) -> Finished:
+        monkeypatch.setattr(sys, "argv", [f"stages.{name}", *arguments])
+        capfd.readouterr()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # runpy's, about a module that is loaded already
+            try:
+                runpy.run_module(f"stages.{name}", run_name="__main__")
+                status = 0
+            except SystemExit as left:
+                status = left.code if isinstance(left.code, int) else 1
+        return Finished(status, *capfd.readouterr())
+
+    return run
