@@ -3,10 +3,11 @@
 pip install -r benchmarks/requirements.txt && python -m benchmarks.perplexity
 
 Needs `data/model` and `data/text` (`dvc repro download`). The same model object scores the same
-documents on both sides, in turns. lm-eval puts a prefix token before each document and moves its
-windows of 1024 by 1024, with one token of overlap; here that is the same token put first, a context
-of 1025 and a stride of 1024. Documents are whole windows long, since the two sides treat a shorter
-last window differently.
+tokens of the same documents on both sides, in turns: first editorials, each shorter than a window
+and scored apart, then long documents in windows of 1024. lm-eval puts a prefix token before each
+document, and moves its windows by 1024 with one token of overlap; here that is the same token put
+first, and windows of 1025. Long documents are whole windows long, since the two sides treat a
+shorter last window differently. lm-eval runs with the batch size that is fastest for it.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +25,8 @@ from lm_eval.models.huggingface import HFLM
 from stages.lib.compute import set_up
 from stages.lib.corpora.rows import read_rows
 from stages.lib.models import Loaded, load
-from stages.lib.params import Perplexity, load_params
-from stages.lib.perplexity import SEPARATOR, TokenizedText, negative_log_likelihoods
+from stages.lib.params import load_params
+from stages.lib.perplexity import SEPARATOR, losses_within
 
 WINDOW = 1024
 WINDOWS_A_DOCUMENT = 2
@@ -46,15 +48,19 @@ def documents_of_whole_windows(loaded: Loaded, text: str, count: int) -> list[st
     return found
 
 
-def score_here(loaded: Loaded, documents: list[str], prefix: int) -> list[float]:
+def score_here(loaded: Loaded, documents: list[str], prefix: int, batch_size: int) -> list[float]:
     """Each document's log-likelihood, in nats."""
-    settings = Perplexity(context=WINDOW + 1, stride=WINDOW, batch_size=1)
-    found = []
-    for document in documents:
-        tokens = np.array([prefix, *loaded.tokenizer(document)["input_ids"]])
-        text = TokenizedText(tokens, np.zeros_like(tokens), np.zeros_like(tokens))
-        found.append(-float(np.nansum(negative_log_likelihoods(loaded, text, settings))))
-    return found
+    tokens = [np.array([prefix, *ids]) for ids in loaded.tokenizer(documents)["input_ids"]]
+    pieces = [
+        (number, sequence[begin : begin + WINDOW + 1])
+        for number, sequence in enumerate(tokens)
+        for begin in range(0, len(sequence) - 1, WINDOW)
+    ]
+    found = np.zeros(len(documents))
+    losses = losses_within(loaded, [piece for _, piece in pieces], [1] * len(pieces), batch_size)
+    for (number, _), part in zip(pieces, losses, strict=True):
+        found[number] -= part.sum()
+    return found.tolist()
 
 
 def score_there(peer: HFLM, documents: list[str]) -> list[float]:
@@ -65,13 +71,13 @@ def score_there(peer: HFLM, documents: list[str]) -> list[float]:
     return peer.loglikelihood_rolling(requests, disable_tqdm=True)
 
 
-def operations_a_token(loaded: Loaded) -> float:
-    """Floating-point operations in matrix products: weights, and the causal half of the attention."""
+def operations(loaded: Loaded, lengths: list[int]) -> float:
+    """Floating-point operations in matrix products: of the weights, and of the attention's causal half."""
     config = loaded.model.config
     head = loaded.model.get_output_embeddings().weight
     matrices = sum(p.numel() for p in loaded.body.parameters() if p.ndim == 2 and p is not head)
-    attention = config.num_hidden_layers * 2 * WINDOW * config.num_attention_heads * config.head_dim
-    return 2 * (matrices + head.numel()) + attention
+    width = config.num_hidden_layers * config.num_attention_heads * config.head_dim
+    return sum(2 * length * (matrices + head.numel()) + 2 * length**2 * width for length in lengths)
 
 
 def matrix_product_rate(size: int = 2048, repetitions: int = 10) -> float:
@@ -85,38 +91,52 @@ def matrix_product_rate(size: int = 2048, repetitions: int = 10) -> float:
     return 2 * size**3 / best
 
 
+def compare(loaded: Loaded, documents: list[str], batch_size: int, pairs: int) -> dict[str, Any]:
+    """Both sides on the same documents, in turns."""
+    lengths = [len(ids) for ids in loaded.tokenizer(documents)["input_ids"]]
+    windows = [min(WINDOW, length - begin) for length in lengths for begin in range(0, length, WINDOW)]
+    peers = {
+        size: HFLM(loaded.model, tokenizer=loaded.tokenizer, max_length=WINDOW, batch_size=size) for size in (1, 4)
+    }
+    here, there, shares = [], [], []
+    for _ in range(pairs):
+        rate = matrix_product_rate()
+        started = time.perf_counter()
+        scores_here = score_here(loaded, documents, peers[1].prefix_token_id, batch_size)
+        here.append(time.perf_counter() - started)
+        shares.append(operations(loaded, windows) / here[-1] / rate)
+        tries = []
+        for peer in peers.values():
+            started = time.perf_counter()
+            scores_there = score_there(peer, documents)
+            tries.append(time.perf_counter() - started)
+        there.append(min(tries))
+    return {
+        "documents": len(documents),
+        "tokens": sum(lengths),
+        "log_likelihood_here": round(sum(scores_here), 3),
+        "log_likelihood_lm_eval": round(sum(scores_there), 3),
+        "largest_relative_difference": float(f"{np.max(np.abs(np.divide(scores_here, scores_there) - 1)):.2g}"),
+        "tokens_a_second_here": [round(sum(lengths) / seconds) for seconds in here],
+        "tokens_a_second_lm_eval": [round(sum(lengths) / seconds) for seconds in there],
+        "times_faster": round(statistics.median(b / a for a, b in zip(here, there, strict=True)), 2),
+        "share_of_matrix_product_rate": round(statistics.median(shares), 2),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.perplexity", description=__doc__.split("\n")[0])
-    parser.add_argument("--documents", type=int, default=6, help="documents of 2048 tokens (default: 6)")
+    parser.add_argument("--editorials", type=int, default=24, help="documents scored apart (default: 24)")
+    parser.add_argument("--long", type=int, default=4, help="documents of 2048 tokens (default: 4)")
     parser.add_argument("--pairs", type=int, default=3, help="how often each side runs (default: 3)")
     arguments = parser.parse_args()
     params = load_params()
     loaded = load(Path("data/model"), Path("data/original"), set_up(params.compute, params.seed))
-    text = SEPARATOR.join(read_rows(Path("data/text"), "test")["text"])
-    documents = documents_of_whole_windows(loaded, text, arguments.documents)
-    peer = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, max_length=WINDOW, batch_size=1)
-    tokens = len(documents) * WINDOW * WINDOWS_A_DOCUMENT
-    here, there, rates = [], [], []
-    for _ in range(arguments.pairs):
-        started = time.perf_counter()
-        scores_here = score_here(loaded, documents, peer.prefix_token_id)
-        here.append(tokens / (time.perf_counter() - started))
-        started = time.perf_counter()
-        scores_there = score_there(peer, documents)
-        there.append(tokens / (time.perf_counter() - started))
-        rates.append(matrix_product_rate())
-    shares = [speed * operations_a_token(loaded) / rate for speed, rate in zip(here, rates, strict=True)]
+    editorials = read_rows(Path("data/text"), "test")["text"].tolist()
+    long = documents_of_whole_windows(loaded, SEPARATOR.join(editorials), arguments.long)
     result = {
-        "documents": len(documents),
-        "tokens": tokens,
-        "log_likelihood_here": round(sum(scores_here), 3),
-        "log_likelihood_lm_eval": round(sum(scores_there), 3),
-        "largest_relative_difference": float(f"{np.max(np.abs(np.divide(scores_here, scores_there) - 1)):.2g}"),
-        "tokens_a_second_here": [round(speed) for speed in here],
-        "tokens_a_second_lm_eval": [round(speed) for speed in there],
-        "times_faster": round(statistics.median(a / b for a, b in zip(here, there, strict=True)), 2),
-        "matrix_product_gflops": [round(rate / 1e9) for rate in rates],
-        "share_of_matrix_product_rate": round(statistics.median(shares), 2),
+        "editorials": compare(loaded, editorials[: arguments.editorials], 4, arguments.pairs),
+        "long": compare(loaded, long, 1, arguments.pairs),
     }
     print(json.dumps(result, indent=2))
 

@@ -102,6 +102,16 @@ def test_batches_change_nothing(loaded: Loaded) -> None:
     np.testing.assert_allclose(alone.table["nll"], batched.table["nll"], rtol=1e-5)
 
 
+def test_padding_changes_nothing(loaded: Loaded) -> None:
+    sequences = [np.array(loaded.tokenizer(prose(words, words))["input_ids"]) for words in (5, 40, 3, 20, 11)]
+    firsts = [1, 7, 2, 1, 3]
+    batched = perplexity.losses_within(loaded, sequences, firsts, batch_size=3)
+    for sequence, first, losses in zip(sequences, firsts, batched, strict=True):
+        (alone,) = perplexity.losses_within(loaded, [sequence], [first], batch_size=1)
+        assert len(losses) == len(sequence) - first
+        np.testing.assert_allclose(losses, alone, rtol=1e-4, atol=1e-5)
+
+
 class LargestTensor(TorchDispatchMode):
     """Records how large the tensors are that operations give."""
 
@@ -119,7 +129,7 @@ def test_logits_of_a_whole_window_are_never_held(loaded: Loaded, monkeypatch: py
     monkeypatch.setattr(perplexity, "LOGITS_AT_ONCE", at_once)
     states, wanted = torch.randn(100, 32), torch.randint(0, 320, (100,))
     with torch.inference_mode(), LargestTensor() as largest:
-        losses = perplexity._losses(loaded, states, wanted)
+        losses = perplexity._cross_entropies(loaded, states, wanted)
         assert largest.numel <= max(at_once, states.numel())
         whole = torch.nn.functional.cross_entropy(loaded.model.lm_head(states), wanted, reduction="none")
     np.testing.assert_allclose(losses, whole.numpy(), rtol=1e-5, atol=1e-5)

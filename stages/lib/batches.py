@@ -1,9 +1,13 @@
 """Batches of token sequences: grouped by length, padded at either side."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
+
+TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.int64]
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
@@ -14,7 +18,7 @@ def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
 
 
 def pad(
-    sequences: Sequence[Sequence[int]], pad_token: int, side: Literal["left", "right"]
+    sequences: Sequence[TokenIds], pad_token: int, side: Literal["left", "right"]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask, both of shape (sequences, longest)."""
     longest = max(map(len, sequences))
@@ -22,7 +26,7 @@ def pad(
     mask = torch.zeros_like(ids)
     for row, sequence in enumerate(sequences):
         place = slice(longest - len(sequence), longest) if side == "left" else slice(len(sequence))
-        ids[row, place] = torch.tensor(sequence)
+        ids[row, place] = torch.as_tensor(sequence)
         mask[row, place] = 1
     return ids, mask
 

@@ -6,7 +6,6 @@ reached, given all that precede them in the window; the first token of a window,
 precedes, is not scored there. So every scored token is counted once, and there is no padding.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,14 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from stages.lib.artifacts import significant, write_json
+from stages.lib.batches import by_length, pad
 from stages.lib.errors import UserError
 from stages.lib.models import Loaded
 from stages.lib.params import Perplexity
 from stages.lib.predictions import write_predictions
+
+Tokens = npt.NDArray[np.int64]
+Losses = npt.NDArray[np.float64]
 
 SEPARATOR = "\n\n"
 
@@ -35,7 +38,7 @@ LOGITS_AT_ONCE = 1 << 21
 class TokenizedText:
     """A text as tokens, and where each of them comes from."""
 
-    tokens: npt.NDArray[np.int64]
+    tokens: Tokens
     byte_counts: npt.NDArray[np.int64]
     """The UTF-8 bytes that each token adds to the text; their sum is the text's size."""
     document: npt.NDArray[np.int64]
@@ -80,8 +83,7 @@ def windows(tokens: int, context: int, stride: int) -> Iterator[Window]:
             return
 
 
-@torch.inference_mode()
-def negative_log_likelihoods(loaded: Loaded, text: TokenizedText, settings: Perplexity) -> npt.NDArray[np.float64]:
+def negative_log_likelihoods(loaded: Loaded, text: TokenizedText, settings: Perplexity) -> Losses:
     """Each token's negative log-likelihood in nats; NaN where it is not scored. Shape: (tokens,).
 
     Raises UserError if the text is shorter than a window or a window longer than the model takes.
@@ -96,37 +98,47 @@ def negative_log_likelihoods(loaded: Loaded, text: TokenizedText, settings: Perp
             f"the scored text has {count} tokens, fewer than a window of {context}; "
             "give a longer text, or lower perplexity.context in params.yaml"
         )
-    losses = np.full(count, np.nan)
-    tokens = torch.from_numpy(text.tokens)
     plan = list(windows(count, context, settings.stride))
-    with tqdm(total=sum(w.end - w.scored for w in plan), unit="tok", desc="perplexity") as progress:
-        for batch in _batches(plan, settings.batch_size):
-            inputs = torch.stack([tokens[w.begin : w.end] for w in batch]).to(loaded.device)
-            hidden = loaded.body(input_ids=inputs, use_cache=False).last_hidden_state
-            for window, states in zip(batch, hidden, strict=True):
-                wanted = tokens[window.scored : window.end].to(loaded.device)
-                # The state before a token predicts it.
-                predicting = states[window.scored - window.begin - 1 : -1]
-                losses[window.scored : window.end] = _losses(loaded, predicting, wanted)
-                progress.update(window.end - window.scored)
+    parts = losses_within(
+        loaded,
+        [text.tokens[window.begin : window.end] for window in plan],
+        [window.scored - window.begin for window in plan],
+        settings.batch_size,
+    )
+    losses = np.full(count, np.nan)
+    for window, part in zip(plan, parts, strict=True):
+        losses[window.scored : window.end] = part
     return losses
 
 
-def _batches(plan: list[Window], batch_size: int) -> Iterator[list[Window]]:
-    """Windows of one length together: nothing is padded."""
-    for _, group in itertools.groupby(plan, key=lambda window: window.end - window.begin):
-        yield from (list(batch) for batch in _chunked(group, batch_size))
+@torch.inference_mode()
+def losses_within(loaded: Loaded, sequences: Sequence[Tokens], firsts: Sequence[int], batch_size: int) -> list[Losses]:
+    """The negative log-likelihoods, in nats, of each sequence's tokens from `firsts` (1 or more) on.
+
+    Sequences of like length share a batch. They are padded on the right, where no token of a causal
+    model looks, so a batch changes nothing but the speed.
+    """
+    found: list[Losses] = [np.empty(0)] * len(sequences)
+    scored = [len(sequence) - first for sequence, first in zip(sequences, firsts, strict=True)]
+    with tqdm(total=sum(scored), unit="tok", desc="perplexity") as progress:
+        for batch in by_length([len(sequence) for sequence in sequences], batch_size):
+            # The state before a token predicts it, so the last one is not read.
+            inputs, _ = pad([sequences[index][:-1] for index in batch], 0, "right")
+            hidden = loaded.body(input_ids=inputs.to(loaded.device), use_cache=False).last_hidden_state
+            states = [hidden[row, firsts[index] - 1 : len(sequences[index]) - 1] for row, index in enumerate(batch)]
+            wanted = torch.from_numpy(np.concatenate([sequences[index][firsts[index] :] for index in batch]))
+            losses = _cross_entropies(loaded, torch.cat(states), wanted.to(loaded.device))
+            ends = np.cumsum([scored[index] for index in batch])
+            for index, part in zip(batch, np.split(losses, ends[:-1]), strict=True):
+                found[index] = part
+            progress.update(len(losses))
+    return found
 
 
-def _chunked(group: Iterator[Window], size: int) -> Iterator[tuple[Window, ...]]:
-    while batch := tuple(itertools.islice(group, size)):
-        yield batch
-
-
-def _losses(loaded: Loaded, states: torch.Tensor, wanted: torch.Tensor) -> npt.NDArray[np.float64]:
+def _cross_entropies(loaded: Loaded, states: torch.Tensor, wanted: torch.Tensor) -> Losses:
     """Cross entropies of the wanted tokens, a slice of the vocabulary's logits at a time.
 
-    Slices of the vocabulary, not of the positions: so each weight of the head is read once a window.
+    Slices of the vocabulary, not of the positions: so each weight of the head is read once a batch.
     """
     head = loaded.model.get_output_embeddings()
     vocabulary = head.weight.shape[0]
@@ -139,7 +151,8 @@ def _losses(loaded: Loaded, states: torch.Tensor, wanted: torch.Tensor) -> npt.N
         normalizer = torch.logaddexp(normalizer, logits.logsumexp(dim=1))
         here = (wanted >= start) & (wanted < start + step)
         logit[here] = logits[here, wanted[here] - start]
-    return (normalizer - logit).double().cpu().numpy()
+    losses: Losses = (normalizer - logit).double().cpu().numpy()
+    return losses
 
 
 @dataclass(frozen=True)
