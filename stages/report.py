@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from stages.lib import command
 from stages.lib.errors import UserError
-from stages.lib.params import Params, load_params
+from stages.lib.params import Hub, Local, Params, Pypi, load_params
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -25,15 +25,7 @@ PACKAGES = ("torch", "transformers", "datasets", "evaluate", "rouge-score", "sci
 
 def rests_on(params: Params, base_sha256: str, mask_sha256: str) -> dict[str, str]:
     """The settings, hashes and versions behind the figures."""
-    sources = {
-        item: " ".join(
-            str(value)
-            for key, value in getattr(params, item)
-            if key in ("source", "file", "repo", "revision")
-            or (key == "path" and getattr(params, item).source == "local")
-        )
-        for item in ("model", "text", "reviews", "documents")
-    }
+    sources = {item: _pins(getattr(params, item)) for item in ("model", "text", "reviews", "documents")}
     work = ("prune", "perplexity", "classify", "summarize", "compute")
     settings = {section: ", ".join(f"{key} {value!r}" for key, value in getattr(params, section)) for section in work}
     return {
@@ -44,6 +36,15 @@ def rests_on(params: Params, base_sha256: str, mask_sha256: str) -> dict[str, st
         "seed": str(params.seed),
         "packages": ", ".join(f"{package} {version(package)}" for package in PACKAGES),
     }
+
+
+def _pins(source: Pypi | Hub | Local) -> str:
+    """Where an item comes from, and what pins it."""
+    if isinstance(source, Local):
+        return f"local {source.path}"
+    name = source.file if isinstance(source, Pypi) else f"{source.repo} at {source.revision}"
+    digests = [source.sha256] if isinstance(source, Pypi) else source.sha256.values()
+    return " ".join([source.source, name, *(f"sha256 `{digest[:12]}…`" for digest in digests)])
 
 
 def compare(params: Params) -> "list[Comparison]":

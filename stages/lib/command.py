@@ -50,7 +50,7 @@ def _machine_fault(error: Exception) -> str | None:
     # Arrow, safetensors and torch each wrap the system's error in one of their own.
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if full or "No space left on device" in text or "os error 28" in text:
-        return "the disk is full; free some space, then `dvc checkout` brings back what was there"
+        return "the disk, or a quota on it, is full; free some space, then `dvc checkout` brings back what was there"
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
         return "out of memory; lower the stage's batch_size in params.yaml and run again"
     if isinstance(error, OSError) and error.filename is not None:

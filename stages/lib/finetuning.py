@@ -107,5 +107,5 @@ def _predict(
     found = np.empty((len(test), classes))
     for batch in tqdm(list(by_length([len(sequence) for sequence in test], batch_size)), unit="batch", desc="test"):
         logits = head(last_states(loaded, [test[index] for index in batch]).float())
-        found[batch] = functional.softmax(logits.double(), dim=1).cpu().numpy()
+        found[batch] = functional.softmax(logits.cpu().double(), dim=1).numpy()
     return found

@@ -9,6 +9,7 @@ METRICS = Path("metrics")
 _NAMES = {
     "effective_parameters": "effective parameters (non-zero entries)",
     "total_parameters": "parameters",
+    "prunable_weights": "prunable weights",
     "pruned_weights": "weights set to zero",
     "sparsity": "share of the prunable weights",
     "perplexity": "perplexity",

@@ -151,7 +151,7 @@ def _cross_entropies(loaded: Loaded, states: torch.Tensor, wanted: torch.Tensor)
         normalizer = torch.logaddexp(normalizer, logits.logsumexp(dim=1))
         here = (wanted >= start) & (wanted < start + step)
         logit[here] = logits[here, wanted[here] - start]
-    losses: Losses = (normalizer - logit).double().cpu().numpy()
+    losses: Losses = (normalizer - logit).cpu().double().numpy()
     return losses
 
 

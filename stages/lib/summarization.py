@@ -12,12 +12,14 @@ from stages.lib.errors import UserError
 from stages.lib.models import Loaded
 from stages.lib.params import Summarize
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
+_SENTENCE = re.compile(r".*?[.!?][\"')\]]*(?=\s|$)", re.DOTALL)
 
 
 def lead_sentence(document: str) -> str:
     """The document's first sentence: the baseline that a summary has to beat."""
-    return _SENTENCE_END.split(document.strip(), maxsplit=1)[0]
+    text = document.strip()
+    sentence = _SENTENCE.match(text)
+    return sentence.group() if sentence else text
 
 
 def prompts(loaded: Loaded, documents: Sequence[str], settings: Summarize) -> list[list[int]]:

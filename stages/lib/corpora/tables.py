@@ -1,5 +1,6 @@
 """Rows out of Parquet, CSV and JSON Lines files."""
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +14,11 @@ def read_table(path: Path, columns: Mapping[str, str]) -> list[dict[str, Any]]:
 
     Raises UserError for an unknown kind of file, an unreadable one, or a missing column.
     """
+    import datasets
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
+
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs of an error, the one line below says
 
     readers = {
         ".parquet": Dataset.from_parquet,

@@ -3,6 +3,7 @@
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +18,17 @@ def extract(archive: Path, members: Sequence[str], into: Path) -> Path:
     Each is written into the folder `into` under a number, never under a name from an archive.
     Raises UserError if an archive is damaged or a member missing.
     """
+    name = archive.name
     for depth, member in enumerate(members):
         target = into / f"{depth}{''.join(Path(member).suffixes[-2:])}"
         try:
             with _open_member(archive, member) as source, target.open("wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
         except KeyError:
-            raise UserError(f"{archive.name}: holds no {member}; correct `member` in params.yaml") from None
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-            raise UserError(f"{archive.name}: not a readable archive ({error}); fetch it again") from None
-        archive = target
+            raise UserError(f"{name}: holds no {member}; correct `member` in params.yaml") from None
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error):
+            raise UserError(f"{name}: not a readable archive; fetch it again, or correct `member`") from None
+        archive, name = target, member
     return archive
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from httpx2 import HTTPError
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import logging
 
 from stages.lib.artifacts import sha256
 from stages.lib.errors import UserError
@@ -62,6 +63,7 @@ def fetch_files(item: HubFiles) -> dict[str, list[Path]]:
 
 
 def _snapshot(item: Hub, kind: Literal["model", "dataset"], patterns: list[str]) -> Path:
+    logging.set_verbosity_error()  # it tries again by itself; what fails in the end is told in one line below
     try:
         return Path(snapshot_download(item.repo, repo_type=kind, revision=item.revision, allow_patterns=patterns))
     except (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:

@@ -1,0 +1,134 @@
+"""A small Hugging Face hub on the loopback: listings, files with ranges, and faults on request."""
+
+import hashlib
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+LARGE = 10_000
+"""Files from this size on are listed as large ones, under their SHA-256; smaller ones under Git's hash."""
+
+
+@dataclass
+class Hub:
+    """Serves one revision of repositories, kept as folders."""
+
+    repositories: dict[str, Path]
+    """By `models/owner/name` or `datasets/owner/name`."""
+    breaks: dict[str, int] = field(default_factory=dict)
+    """File name to how often its transfer still breaks off in the middle."""
+    damages: set[str] = field(default_factory=set)
+    """Names of files that arrive with one bit changed."""
+    status: int = 200
+    """The status of every answer, where it is not 200."""
+    ranges: list[str] = field(default_factory=list)
+    """The `Range` headers seen."""
+
+    def __post_init__(self) -> None:
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_HEAD(self) -> None:
+                hub.answer(self, body=False)
+
+            def do_GET(self) -> None:
+                hub.answer(self, body=True)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
+        path = unquote(urlparse(request.path).path)
+        if self.status != 200:
+            return self._send(request, self.status, b"{}", body)
+        if listing := re.fullmatch(r"/api/((?:models|datasets)/[^/]+/[^/]+)/tree/([0-9a-f]+)", path):
+            folder = self.repositories.get(listing[1])
+            if folder is None or listing[2] != REVISION:
+                missing = "RepoNotFound" if folder is None else "RevisionNotFound"
+                return self._send(request, 404, b"{}", body, {"X-Error-Code": missing})
+            return self._send(request, 200, json.dumps(_listing(folder)).encode(), body)
+        if file := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([0-9a-f]+)/(.+)", path):
+            folder = self.repositories.get(f"{(file[1] or 'models/')}{file[2]}")
+            if folder is not None and file[3] == REVISION and (folder / file[4]).is_file():
+                return self._send_file(request, folder / file[4], body)
+        return self._send(request, 404, b"{}", body, {"X-Error-Code": "EntryNotFound"})
+
+    def _send_file(self, request: BaseHTTPRequestHandler, path: Path, body: bool) -> None:
+        content = path.read_bytes()
+        headers = {"ETag": f'"{_listed_hash(content)}"', "X-Repo-Commit": REVISION, "Accept-Ranges": "bytes"}
+        if path.name in self.damages:
+            content = bytes([content[0] ^ 1]) + content[1:]
+        status, start = 200, 0
+        if wanted := request.headers.get("Range"):
+            self.ranges.append(wanted)
+            start = int(wanted.removeprefix("bytes=").split("-")[0])
+            status = 206
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        part = content[start:]
+        if body and self.breaks.get(path.name, 0) > 0:
+            self.breaks[path.name] -= 1
+            self._head(request, status, len(part), headers)
+            request.wfile.write(part[: len(part) // 2])
+            request.wfile.flush()
+            request.close_connection = True
+            return
+        self._send(request, status, part, body, headers)
+
+    def _send(
+        self,
+        request: BaseHTTPRequestHandler,
+        status: int,
+        content: bytes,
+        body: bool,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self._head(request, status, len(content), headers or {})
+        if body:
+            request.wfile.write(content)
+
+    @staticmethod
+    def _head(request: BaseHTTPRequestHandler, status: int, length: int, headers: dict[str, str]) -> None:
+        request.send_response(status)
+        for name, value in {"Content-Length": str(length), **headers}.items():
+            request.send_header(name, value)
+        request.end_headers()
+
+
+def _listing(folder: Path) -> list[dict[str, Any]]:
+    return [_entry(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _entry(folder: Path, path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    entry = {
+        "type": "file",
+        "path": path.relative_to(folder).as_posix(),
+        "size": len(content),
+        "oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
+    }
+    if len(content) >= LARGE:
+        entry["lfs"] = {"oid": _listed_hash(content), "size": len(content), "pointerSize": 130}
+    return entry
+
+
+def _listed_hash(content: bytes) -> str:
+    if len(content) >= LARGE:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

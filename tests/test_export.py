@@ -1,0 +1,94 @@
+"""The exported model: plain transformers loads it, zeros in place, and its card holds the metrics."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CPU, Finished
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from stages.lib.models import load
+
+RunStage = Callable[..., Finished]
+
+
+@pytest.fixture
+def pruned(project: Path, run_stage: RunStage) -> Path:
+    for stage in (("download", "model"), ("download", "text"), ("prune",), ("post_ppl",)):
+        assert run_stage(*stage).status == 0
+    return project
+
+
+def test_plain_transformers_loads_it(pruned: Path, run_stage: RunStage) -> None:
+    assert run_stage("export", "out").status == 0
+    model = AutoModelForCausalLM.from_pretrained("out")
+    recipe = load(Path("data/model"), Path("data/pruned"), CPU)
+    counts = json.loads(Path("metrics/prune.json").read_text())
+    for (name, exported), (_, expected) in zip(model.named_parameters(), recipe.model.named_parameters(), strict=True):
+        assert torch.equal(exported, expected), name
+    effective = sum(int(parameter.count_nonzero()) for parameter in model.parameters())
+    assert effective == counts["effective_parameters"]
+    ids = AutoTokenizer.from_pretrained("out")("the cat", return_tensors="pt")
+    torch.testing.assert_close(model(**ids).logits, recipe.model(**ids).logits)
+
+
+def test_the_card_holds_the_measured_numbers(pruned: Path, run_stage: RunStage) -> None:
+    assert run_stage("export", "out").status == 0
+    card = Path("out/README.md").read_text()
+    for file in ("metrics/prune.json", "metrics/post_ppl.json"):
+        for key, value in json.loads(Path(file).read_text()).items():
+            if key != "zeros_before":
+                assert f"| {value:,} |" in card, key
+    assert "accuracy" not in card  # it was not measured
+
+
+def test_the_original_is_exported_as_it_is(pruned: Path, run_stage: RunStage) -> None:
+    assert run_stage("export", "--model", "original", "out").status == 0
+    dense = AutoModelForCausalLM.from_pretrained("mine/model")
+    for name, parameter in AutoModelForCausalLM.from_pretrained("out").named_parameters():
+        assert torch.equal(parameter, dense.get_parameter(name))
+
+
+def test_a_folder_that_is_not_empty_is_kept(pruned: Path, run_stage: RunStage) -> None:
+    Path("out").mkdir()
+    Path("out/thesis.txt").write_text("mine")
+    for arguments, says in (((), "is not empty"), (("--overwrite",), "holds something other than a model")):
+        finished = run_stage("export", "out", *arguments)
+        assert finished.status == 1
+        assert finished.err.startswith(f"error: export: out: {says}; give another folder")
+        assert [path.name for path in Path("out").iterdir()] == ["thesis.txt"]
+
+
+def test_an_earlier_export_is_replaced_where_told_to(pruned: Path, run_stage: RunStage) -> None:
+    assert run_stage("export", "out").status == 0
+    Path("out/old.txt").write_text("x")
+    assert run_stage("export", "out").status == 1
+    assert Path("out/old.txt").exists()
+    assert run_stage("export", "out", "--overwrite").status == 0
+    assert not Path("out/old.txt").exists()
+    assert Path("out/model.safetensors").is_file()
+
+
+def test_an_empty_folder_is_used(pruned: Path, run_stage: RunStage) -> None:
+    Path("out").mkdir()
+    assert run_stage("export", "out").status == 0
+
+
+@pytest.mark.parametrize("target", [".", "..", "data/pruned", "data/new", "data", "metrics", "stages", "mine/text.txt"])
+def test_the_pipelines_own_folders_are_refused(pruned: Path, run_stage: RunStage, target: str) -> None:
+    before = sorted(Path().rglob("*"))
+    finished = run_stage("export", target, "--overwrite")
+    assert finished.status == 1
+    assert len(finished.err.splitlines()) == 1
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_failed_export_leaves_nothing(pruned: Path, run_stage: RunStage) -> None:
+    recipe = Path("data/pruned/recipe.json")
+    recipe.write_text(recipe.read_text().replace('"pruned": ', '"pruned": 1'))
+    finished = run_stage("export", "out")
+    assert finished.status == 1
+    assert "the recomputed mask is not the recipe's" in finished.err
+    assert not Path("out").exists()

@@ -1,0 +1,164 @@
+"""The hub source against a small hub on the loopback, with real requests and real faults."""
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import ROOT, TINY_PARAMS, Finished, changed_params, prose, write_params
+from loopback_hub import REVISION, Hub
+
+MODEL = {"source": "hub", "path": "data/none", "repo": "tiny/llama", "revision": REVISION}
+REVIEWS = {
+    "source": "hub",
+    "path": "data/none",
+    "repo": "tiny/reviews",
+    "revision": REVISION,
+    "sha256": {},
+    "files": {"train": ["plain/train.parquet"], "test": ["plain/test.parquet"]},
+}
+
+Download = Callable[..., Finished]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, tiny_folders: dict[str, Path]) -> Iterator[Hub]:
+    reviews = tmp_path / "reviews"
+    (reviews / "plain").mkdir(parents=True)
+    for split, count in (("train", 300), ("test", 7)):
+        rows = [{"text": prose(5, row), "label": row % 2} for row in range(count)]
+        pd.DataFrame(rows).to_parquet(reviews / "plain" / f"{split}.parquet")
+    (reviews / "README.md").write_text("not asked for")
+    hub = Hub({"models/tiny/llama": tiny_folders["llama"], "datasets/tiny/reviews": reviews})
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def download(project: Path, hub: Hub) -> Download:
+    """Run `python -m stages.download` against the hub, in a process of its own."""
+
+    def run(item: str, changes: dict[str, Any], endpoint: str = "") -> Finished:
+        write_params(project, changed_params(changes))
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": endpoint or hub.endpoint,
+            "HF_HOME": str(project / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        command = [sys.executable, "-m", "stages.download", item]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def weights_digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def pinned(folder: Path, **changes: Any) -> dict[str, Any]:
+    return {"model": {**MODEL, "sha256": {"model.safetensors": weights_digest(folder)}, **changes}}
+
+
+def test_a_model_is_the_same_as_from_a_local_folder(
+    project: Path, download: Download, tiny_folders: dict[str, Path]
+) -> None:
+    finished = download("model", pinned(tiny_folders["llama"]))
+    assert finished == Finished(0, "", "")
+    from_hub = {path.name: path.read_bytes() for path in (project / "data" / "model").iterdir()}
+    assert download("model", {"model": TINY_PARAMS["model"]}).status == 0
+    assert {path.name: path.read_bytes() for path in (project / "data" / "model").iterdir()} == from_hub
+
+
+def test_a_data_set_keeps_its_own_splits(project: Path, download: Download) -> None:
+    assert download("reviews", {"reviews": REVIEWS}) == Finished(0, "", "")
+    rows = pd.read_parquet(project / "data" / "reviews" / "rows.parquet")
+    assert rows["split"].value_counts().to_dict() == {"train": 300, "test": 7}
+    assert rows[rows["split"] == "train"].iloc[0].to_dict() == {
+        "document": "0",
+        "split": "train",
+        "text": prose(5, 0),
+        "label": 0,
+    }
+    assert not list((project / "hf").rglob("README.md"))
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped(project: Path, download: Download, hub: Hub) -> None:
+    # Larger than two of the pieces, 10 MB each, that huggingface_hub writes at a time.
+    noise = random.Random(0)
+    rows = [{"text": noise.randbytes(50_000).hex(), "label": row % 2} for row in range(300)]
+    train = hub.repositories["datasets/tiny/reviews"] / "plain" / "train.parquet"
+    pd.DataFrame(rows).to_parquet(train, compression=None)
+    hub.breaks["train.parquet"] = 1
+    assert download("reviews", {"reviews": REVIEWS}) == Finished(0, "", "")
+    assert [int(wanted.removeprefix("bytes=").rstrip("-")) > 0 for wanted in hub.ranges] == [True]
+    found = pd.read_parquet(project / "data" / "reviews" / "rows.parquet")
+    assert found[found["split"] == "train"]["text"].tolist() == [row["text"] for row in rows]
+
+
+def test_damage_on_the_way_is_found_and_forgotten(project: Path, download: Download, hub: Hub) -> None:
+    hub.damages.add("test.parquet")
+    finished = download("reviews", {"reviews": REVIEWS})
+    assert finished.status == 1
+    assert finished.err.splitlines() == [
+        "error: download@reviews: tiny/reviews: test.parquet is not what the hub lists, it arrived damaged; run again"
+    ]
+    assert not (project / "data" / "reviews").exists()
+    hub.damages.clear()
+    assert download("reviews", {"reviews": REVIEWS}).status == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sha256": {"model.safetensors": "0" * 64}}, "pinned is 0000"),
+        ({"sha256": {}}, "model.safetensors is not pinned; add its sha256 to model.sha256"),
+        ({"revision": "f" * 40}, f"has no public revision {'f' * 40} (404)"),
+        ({"repo": "tiny/none"}, "tiny/none: the hub at http://127.0.0.1"),
+    ],
+    ids=["wrong pin", "no pin", "revision", "repository"],
+)
+def test_what_the_hub_cannot_give(
+    download: Download, tiny_folders: dict[str, Path], changes: dict[str, Any], says: str
+) -> None:
+    finished = download("model", pinned(tiny_folders["llama"], **changes))
+    assert finished.status == 1
+    (line,) = finished.err.splitlines()
+    assert line.startswith("error: download@model: ")
+    assert says in line
+
+
+def test_a_file_that_the_repository_lacks(download: Download) -> None:
+    finished = download("reviews", {"reviews": {**REVIEWS, "files": {"test": ["plain/no.parquet"]}}})
+    assert finished.status == 1
+    assert "has no plain/no.parquet at" in finished.err
+    assert len(finished.err.splitlines()) == 1
+
+
+def test_only_pickles(download: Download, hub: Hub, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    for path in tiny_folders["llama"].iterdir():
+        (folder / path.name.replace("model.safetensors", "pytorch_model.bin")).write_bytes(path.read_bytes())
+    hub.repositories["models/tiny/llama"] = folder
+    finished = download("model", pinned(tiny_folders["llama"]))
+    assert finished.status == 1
+    assert "has no model.safetensors at" in finished.err
+
+
+@pytest.mark.parametrize("fault", ["refused", "error"])
+def test_no_hub(download: Download, hub: Hub, fault: str) -> None:
+    if fault == "error":
+        hub.status = 500
+    finished = download("reviews", {"reviews": REVIEWS}, "http://127.0.0.1:9" if fault == "refused" else "")
+    assert finished.status == 1
+    (line,) = finished.err.splitlines()
+    assert "cannot be reached; check the network, set HF_ENDPOINT to a mirror, or download the files elsewhere" in line
