@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 import resource
 import sys
 import time
@@ -47,9 +48,10 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
 def _machine_fault(error: Exception) -> str | None:
     """One line for a full disk, a lack of memory or of permission; None if it is none of these."""
     text = str(error)
-    # Arrow, safetensors and torch each wrap the system's error in one of their own.
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if full or "No space left on device" in text or "os error 28" in text:
+    # Arrow and safetensors wrap the system's error in one of their own, which quotes its number.
+    quoted = re.search(r"(?:os error|errno) (\d+)", text, re.IGNORECASE)
+    number = int(quoted[1]) if quoted else getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "the disk, or a quota on it, is full; free some space, then `dvc checkout` brings back what was there"
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
         return "out of memory; lower the stage's batch_size in params.yaml and run again"

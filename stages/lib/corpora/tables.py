@@ -34,6 +34,8 @@ def read_table(path: Path, columns: Mapping[str, str]) -> list[dict[str, Any]]:
             table = reader(str(path), cache_dir=cache, keep_in_memory=True)
         except (DatasetGenerationError, ValueError, OSError) as error:
             cause = error.__cause__ or error
+            if isinstance(cause, OSError) and cause.errno is not None:
+                raise cause from None  # the machine's fault, not the file's
             raise UserError(f"{path}: not readable as {path.suffix[1:]} ({cause}); convert it again") from None
         missing = [name for name in columns.values() if name not in table.column_names]
         if missing:

@@ -63,7 +63,7 @@ def fetch_files(item: HubFiles) -> dict[str, list[Path]]:
 
 
 def _snapshot(item: Hub, kind: Literal["model", "dataset"], patterns: list[str]) -> Path:
-    logging.set_verbosity_error()  # it tries again by itself; what fails in the end is told in one line below
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it tries again by itself; what fails in the end is told in one line below
     try:
         return Path(snapshot_download(item.repo, repo_type=kind, revision=item.revision, allow_patterns=patterns))
     except (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:

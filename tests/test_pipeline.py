@@ -1,0 +1,222 @@
+"""The whole pipeline under DVC, on a tiny local model in a Git repository of its own."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Finished, make_project
+
+PRUNED_ONLY = {"prune", "post-ppl", "classify@pruned", "summarize@pruned", "report"}
+ALL = PRUNED_ONLY | {
+    *(f"download@{item}" for item in ("model", "text", "reviews", "documents")),
+    "baseline-ppl",
+    "classify@original",
+    "summarize@original",
+}
+
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+
+
+class Repository:
+    """A Git repository with the tiny project in it."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder = folder
+        make_project(folder, model)
+        self.git("init", "-q")
+        self.commit("The tiny project")
+
+    def run(self, *command: str, limit: Callable[[], None] | None = None) -> Finished:
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+            preexec_fn=limit,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    def git(self, *arguments: str) -> str:
+        finished = self.run("git", *arguments)
+        assert finished.status == 0, finished.err
+        return finished.out
+
+    def commit(self, message: str) -> None:
+        self.git("add", "-A")
+        self.git("commit", "-qm", message)
+
+    def dvc(self, *arguments: str) -> str:
+        finished = self.run(sys.executable, "-m", "dvc", *arguments)
+        assert finished.status == 0, finished.out + finished.err
+        return finished.out
+
+    def results(self) -> dict[str, bytes]:
+        """The bytes of everything that the pipeline leaves, but for times."""
+        files = [path for folder in ("metrics", "report", "data") for path in (self.folder / folder).rglob("*")]
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in files
+            if path.is_file() and "times" not in path.parts
+        }
+
+
+def ran(output: str) -> set[str]:
+    return set(re.findall(r"^Running stage '(.+)':$", output, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory, tiny_folders: dict[str, Path]) -> Repository:
+    """The tiny project after its first `dvc repro`, committed."""
+    repository = Repository(tmp_path_factory.mktemp("repository"), tiny_folders["llama"])
+    output = repository.dvc("repro")
+    assert ran(output) == ALL
+    assert "# What did pruning cost?" in output
+    repository.commit("Results")
+    assert repository.git("status", "--porcelain") == ""
+    return repository
+
+
+def metric(repository: Repository, name: str) -> dict[str, float]:
+    content: dict[str, float] = json.loads((repository.folder / "metrics" / f"{name}.json").read_text())
+    return content
+
+
+def test_the_names_that_others_script_against(repository: Repository) -> None:
+    for name in ("baseline_ppl", "post_ppl"):
+        assert set(metric(repository, name)) == {"perplexity", "bits_per_byte", "tokens"}
+    assert {"total_parameters", "prunable_weights", "pruned_weights", "effective_parameters", "sparsity"} < set(
+        metric(repository, "prune")
+    )
+    for model in ("original", "pruned"):
+        assert set(metric(repository, f"classify/{model}")) == {"accuracy", "examples"}
+        assert {"rouge1", "rouge2", "rougeL", "examples"} < set(metric(repository, f"summarize/{model}"))
+
+
+def test_again_runs_nothing(repository: Repository) -> None:
+    assert ran(repository.dvc("repro")) == set()
+    assert repository.dvc("status").strip() == "Data and pipelines are up to date."
+
+
+def test_forced_runs_give_the_same_bytes(repository: Repository) -> None:
+    before = repository.results()
+    assert ran(repository.dvc("repro", "--force")) == ALL
+    assert repository.results() == before
+    assert repository.git("status", "--porcelain") == ""
+
+
+def test_another_sparsity_runs_what_depends_on_it(repository: Repository) -> None:
+    assert ran(repository.dvc("exp", "run", "-S", "prune.sparsity=0.4")) == PRUNED_ONLY
+    counts = metric(repository, "prune")
+    assert counts["pruned_weights"] == round(0.4 * counts["prunable_weights"])
+    diff = json.loads(repository.dvc("metrics", "diff", "--json"))
+    # The tiny model's summaries may come out the same; what never does is its perplexity.
+    assert {"metrics/prune.json", "metrics/post_ppl.json"} <= set(diff)
+    assert not {name for name in diff if "original" in name or "baseline" in name}
+    assert diff["metrics/prune.json"]["pruned_weights"]["new"] == counts["pruned_weights"]
+    back = repository.dvc("exp", "run", "-S", "prune.sparsity=0.3")
+    assert ran(back) == {"report"}  # all else is in the cache still; DVC keeps no runs of uncached outputs
+    assert repository.git("status", "--porcelain") == ""
+
+
+def test_a_seed_does_not_fetch_the_model_again(repository: Repository) -> None:
+    status = json.loads(repository.dvc("status", "--json"))
+    assert status == {}
+    params = repository.folder / "params.yaml"
+    before = params.read_text()
+    params.write_text(before.replace("seed: 0", "seed: 1"))
+    changed = json.loads(repository.dvc("status", "--json"))
+    params.write_text(before)
+    assert set(changed) == ALL - {"download@model", "download@documents", "prune"}
+
+
+def test_wrong_params_stop_the_run_and_lose_nothing(repository: Repository) -> None:
+    before = repository.results()
+    params = repository.folder / "params.yaml"
+    good = params.read_text()
+    params.write_text(good.replace("sparsity: 0.3", "sparsity: 1.3"))
+    finished = repository.run(sys.executable, "-m", "dvc", "repro")
+    params.write_text(good)
+    assert finished.status != 0
+    assert "error: prune: params.yaml: prune.sparsity: got 1.3, takes a number from 0 to below 1" in finished.err
+    assert "Traceback" not in finished.out + finished.err
+    repository.dvc("checkout")
+    assert repository.results() == before
+    assert repository.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("stage", ["post-ppl", "report"])
+def test_ctrl_c_loses_nothing(repository: Repository, stage: str) -> None:
+    before = repository.results()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage],
+        cwd=repository.folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    lines = [process.stdout.readline()]
+    while not lines[-1].startswith("> python"):
+        lines.append(process.stdout.readline())
+    missing = repository.folder / "metrics" / "post_ppl.json" if stage == "post-ppl" else None
+    time.sleep(0.7)  # in the middle of its imports
+    assert missing is None or not missing.exists()  # DVC has removed it
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
+    output = "".join(lines) + process.communicate(timeout=120)[0]
+    assert process.returncode != 0
+    assert f"error: {stage}: interrupted; `dvc repro` goes on from here" in output
+    assert "Traceback" not in output
+    repository.dvc("checkout")
+    assert repository.results() == before
+    assert repository.git("status", "--porcelain") == ""
+    assert ran(repository.dvc("repro")) == set()
+
+
+def limit_file_size() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+
+
+@pytest.mark.parametrize(
+    ("command", "stage"),
+    [
+        (["stages.download", "model"], "download@model"),
+        (["stages.download", "reviews"], "download@reviews"),
+        (["stages.baseline_ppl"], "baseline-ppl"),
+        (["stages.export", "out"], "export"),
+    ],
+)
+def test_a_full_disk(repository: Repository, command: list[str], stage: str) -> None:
+    before = repository.results()
+    finished = repository.run(sys.executable, "-m", *command, limit=limit_file_size)
+    print(finished.err)
+    assert finished.status == 1
+    (line,) = finished.err.splitlines()
+    assert line.startswith(f"error: {stage}: the disk, or a quota on it, is full; free some space")
+    assert repository.results() == before
+    assert not (repository.folder / "out").exists()
+    assert [str(path) for path in repository.folder.rglob("*.part")] == []
+
+
+def test_a_lost_artifact_comes_back_from_the_cache(repository: Repository) -> None:
+    before = repository.results()
+    for name in ("data/model/model.safetensors", "data/pruned/recipe.json", "data/predictions/post_ppl.parquet"):
+        (repository.folder / name).unlink()
+    assert ran(repository.dvc("repro")) == set()
+    assert repository.results() == before
