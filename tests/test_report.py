@@ -34,7 +34,7 @@ def metric(name: str) -> dict[str, float]:
 
 
 def cells(report: str, name: str) -> list[str]:
-    (row,) = [line for line in report.splitlines() if line.startswith(f"| {name}")]
+    row = next(line for line in report.splitlines() if line.startswith(f"| {name}"))
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
