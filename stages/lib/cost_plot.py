@@ -30,7 +30,7 @@ def draw(comparisons: Sequence[Comparison], path: Path) -> None:
         bars = axis.bar(
             ("original", "pruned"), values, yerr=list(zip(*reach, strict=True)), capsize=5, color=COLOURS, width=0.6
         )
-        axis.bar_label(bars, [f"{value:.3g}" for value in values], label_type="center", color="white", weight="bold")
+        axis.bar_label(bars, [f"{value:#.3g}" for value in values], label_type="center", color="white", weight="bold")
         axis.set_title(f"{comparison.name} ({comparison.better} is better)", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         if comparison.baseline is not None:
