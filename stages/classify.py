@@ -43,7 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
         classes = len(np.unique(labels))
         probabilities = fine_tune(loaded, train_tokens, labels, test_tokens, settings, classes, seed)
     predicted = probabilities.argmax(axis=1)
-    result = Accuracy().compute(predictions=predicted, references=test["label"])
+    result = Accuracy(keep_in_memory=True).compute(predictions=predicted, references=test["label"])
     write_predictions(
         Path(f"data/predictions/classify/{arguments.item}.parquet"),
         pd.DataFrame(

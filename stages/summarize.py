@@ -28,8 +28,9 @@ def main(arguments: argparse.Namespace) -> None:
     loaded = load(MODEL, Path("data") / arguments.item, set_up(params.compute, params.seed))
     references = documents["summary"].tolist()
     summaries = summarize(loaded, documents["text"].tolist(), settings)
-    scores = Rouge().compute(predictions=summaries, references=references)
-    lead = Rouge().compute(predictions=[lead_sentence(text) for text in documents["text"]], references=references)
+    rouge = Rouge(keep_in_memory=True)
+    scores = rouge.compute(predictions=summaries, references=references)
+    lead = rouge.compute(predictions=[lead_sentence(text) for text in documents["text"]], references=references)
     table = pd.DataFrame(
         {
             "document": documents["document"],

@@ -3,20 +3,19 @@
 Every field's description says what it takes; the error line for a wrong value quotes it.
 """
 
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.lib.errors import ParamsError
+from stages.lib.params_mistakes import explain
 
 PARAMS = Path("params.yaml")
 UNUSED_PATH = "data/none"
 """What `path` holds where nothing local is read: an empty file, so that DVC has something to watch."""
-SOURCES = ("pypi", "hub", "local")
 
 
 def _relative_inside(path: str) -> str:
@@ -266,66 +265,4 @@ def load_params(path: Path = PARAMS) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise ParamsError(f"{path}: {_explain(error, content)}") from None
-
-
-def _explain(error: ValidationError, content: Any) -> str:
-    errors = error.errors(include_url=False)
-    # A misspelt key is both unknown and missing: the unknown one tells the user more.
-    first = min(errors, key=lambda item: item["type"] != "extra_forbidden")
-    key, got, model = _locate(first["loc"], content)
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(model.model_fields) if model else ""
-        return f"{key}: unknown key with value {got!r}, takes only {known}{more}"
-    takes = _takes(first["loc"], model)
-    if first["type"] == "value_error":
-        takes = f"{takes} ({first['ctx']['error']})"
-    if first["type"].startswith("union_tag"):
-        found = got.get("source", "nothing") if isinstance(got, Mapping) else got
-        return f"{key}.source: got {found!r}, takes {', '.join(SOURCES)}{more}"
-    if first["type"] == "missing":
-        return f"{key}: missing, takes {takes}{more}"
-    return f"{key}: got {got!r}, takes {takes}{more}"
-
-
-def _locate(location: tuple[int | str, ...], content: Any) -> tuple[str, Any, type[BaseModel] | None]:
-    """The dotted key, the value found there, and the model that the key belongs to."""
-    model: type[BaseModel] | None = Params
-    keys: list[str] = []
-    got = content
-    for depth, part in enumerate(location):
-        if depth == 1 and part in SOURCES and not (isinstance(got, Mapping) and part in got):
-            model = _variant(str(location[0]), str(part))  # pydantic's tag of the union, not a key
-            continue
-        keys.append(str(part))
-        if isinstance(got, Mapping):
-            got = got.get(part)
-        elif isinstance(got, list) and isinstance(part, int):
-            got = got[part]
-        if depth < len(location) - 1 and model is not None and part in model.model_fields:
-            inner = model.model_fields[str(part)].annotation
-            model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
-    return ".".join(keys) or "the file", got, model
-
-
-def _variant(item: str, source: str) -> type[BaseModel] | None:
-    annotation = Params.model_fields[item].annotation
-    for candidate in getattr(annotation, "__args__", ()):
-        if source in candidate.model_fields["source"].annotation.__args__:
-            return candidate  # type: ignore[no-any-return]
-    return None
-
-
-def _takes(location: tuple[int | str, ...], model: type[BaseModel] | None) -> str:
-    """What the innermost documented field of a location takes."""
-    for part in reversed(location):
-        field = model.model_fields.get(str(part)) if model else None
-        if field is None:
-            continue
-        if field.description:
-            return field.description
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            return f"a section with the keys {', '.join(field.annotation.model_fields)}"
-        return f"a section with the key source ({', '.join(SOURCES)}) and what belongs to it"
-    return f"a map with the keys {', '.join(Params.model_fields)}"
+        raise ParamsError(f"{path}: {explain(error, content, Params)}") from None
