@@ -1,0 +1,48 @@
+"""The README against what it speaks of: the committed report, the files, the commands."""
+
+import re
+
+import pytest
+from conftest import ROOT
+
+from stages.lib.params import load_params
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REPORT = (ROOT / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_table_is_the_committed_reports() -> None:
+    table = REPORT.split("\n\n")[2]
+    assert table.startswith("| | original | pruned | difference | on |")
+    assert table in README
+
+
+def test_the_answer_is_the_committed_reports() -> None:
+    assert REPORT.split("\n\n")[1] in README
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
+
+
+def test_two_commands_set_everything_up() -> None:
+    run, tests = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
+    assert run.endswith("pip install -r requirements.txt && dvc repro")
+    assert tests.endswith("pip install -r requirements-dev.txt && python -m pytest")
+
+
+def test_the_settings_it_names_exist() -> None:
+    params = load_params(ROOT / "params.yaml")
+    for key in ("compute.device", "compute.dtype", "perplexity.context", "perplexity.stride", "prune.sparsity"):
+        assert key in README
+        section, name = key.split(".")
+        assert hasattr(getattr(params, section), name)
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "benchmarks/requirements.txt"])
+def test_every_requirement_is_pinned(name: str) -> None:
+    lines = (ROOT / name).read_text().splitlines()
+    wanted = [line.split(" #")[0] for line in lines if line and not line.startswith(("#", "-r"))]
+    assert wanted
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in wanted)
