@@ -1,0 +1,73 @@
+"""All stages in a row, for both families and the settings that the committed params do not use."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Finished, changed_params, make_project, write_params
+
+RunStage = Callable[..., Finished]
+PAIRS = {
+    "baseline_ppl": "post_ppl",
+    "classify/original": "classify/pruned",
+    "summarize/original": "summarize/pruned",
+}
+
+
+def metric(name: str) -> dict[str, float]:
+    content: dict[str, float] = json.loads(Path(f"metrics/{name}.json").read_text())
+    return content
+
+
+def run_all(run_stage: RunStage) -> None:
+    stages = [("download", item) for item in ("model", "text", "reviews", "documents")]
+    stages += [("baseline_ppl",), ("prune",), ("post_ppl",)]
+    stages += [(stage, model) for stage in ("classify", "summarize") for model in ("original", "pruned")]
+    for stage in [*stages, ("report",)]:
+        finished = run_stage(*stage)
+        assert finished.status == 0, finished.err
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classify.mode": "all", "classify.epochs": 2},
+        {"compute.dtype": "bfloat16"},
+        {"summarize.num_beams": 2, "summarize.no_repeat_ngram_size": 2, "summarize.order": "first"},
+    ],
+    ids=["fine-tuned", "bfloat16", "beams"],
+)
+def test_nothing_pruned_costs_nothing(
+    tmp_path: Path,
+    tiny_folders: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    run_stage: RunStage,
+    family: str,
+    changes: dict[str, Any],
+) -> None:
+    make_project(tmp_path, tiny_folders[family])
+    monkeypatch.chdir(tmp_path)
+    write_params(tmp_path, changed_params({**changes, "prune.sparsity": 0}))
+    run_all(run_stage)
+    for original, pruned in PAIRS.items():
+        assert metric(original) == metric(pruned)
+    counts = metric("prune")
+    assert counts["pruned_weights"] == 0
+    assert counts["effective_parameters"] == counts["total_parameters"] - counts["zeros_before"]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_everything_pruned_leaves_nothing_of_the_blocks(
+    tmp_path: Path, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, run_stage: RunStage, family: str
+) -> None:
+    make_project(tmp_path, tiny_folders[family])
+    monkeypatch.chdir(tmp_path)
+    write_params(tmp_path, changed_params({"prune.sparsity": 0.99999}))
+    run_all(run_stage)
+    counts = metric("prune")
+    assert counts["pruned_weights"] == counts["prunable_weights"]
+    assert metric("post_ppl")["perplexity"] != metric("baseline_ppl")["perplexity"]
+    assert metric("post_ppl")["tokens"] == metric("baseline_ppl")["tokens"]
