@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -25,6 +25,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from stages.lib.compute import Device
+
+if TYPE_CHECKING:
+    from repository import Repository
 
 CPU = Device(torch.device("cpu"), torch.float32)
 ROOT = Path(__file__).parent.parent
@@ -259,3 +262,17 @@ def run_stage(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
         return Finished(status, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished_repository(tmp_path_factory: pytest.TempPathFactory, tiny_folders: dict[str, Path]) -> "Repository":
+    """The tiny project after its first `dvc repro`, committed. Work on a copy of it."""
+    from repository import ALL, Repository, ran
+
+    repository = Repository.create(tmp_path_factory.mktemp("finished"), tiny_folders["llama"])
+    output = repository.dvc("repro")
+    assert ran(output) == ALL
+    assert "# What did pruning cost?" in output
+    repository.commit("Results")
+    assert repository.git("status", "--porcelain") == ""
+    return repository

@@ -268,6 +268,11 @@ def flip(content: bytes) -> bytes:
     return content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]
 
 
+def flip_data(content: bytes) -> bytes:
+    """One bit changed in the middle of the first column's data, which Parquet's structure does not show."""
+    return content[:300] + bytes([content[300] ^ 1]) + content[301:]
+
+
 def cut(content: bytes) -> bytes:
     return content[:-9]
 
@@ -277,7 +282,8 @@ DAMAGED: dict[str, tuple[str, str, Callable[[bytes], bytes], str]] = {
     "base cut": ("prune", "data/model/model.safetensors", cut, "model.safetensors: truncated or damaged"),
     "recipe": ("post_ppl", "data/pruned/recipe.json", flip, "recipe.json: damaged"),
     "recipe cut": ("classify", "data/pruned/recipe.json", cut, "recipe.json: damaged"),
-    "rows": ("baseline_ppl", "data/text/rows.parquet", cut, "rows.parquet: damaged"),
+    "rows": ("baseline_ppl", "data/text/rows.parquet", flip_data, "rows.parquet: damaged"),
+    "rows cut": ("baseline_ppl", "data/text/rows.parquet", cut, "rows.parquet: damaged"),
 }
 
 

@@ -2,93 +2,19 @@
 
 import json
 import os
-import re
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from conftest import Finished, make_project
-
-PRUNED_ONLY = {"prune", "post-ppl", "classify@pruned", "summarize@pruned", "report"}
-ALL = PRUNED_ONLY | {
-    *(f"download@{item}" for item in ("model", "text", "reviews", "documents")),
-    "baseline-ppl",
-    "classify@original",
-    "summarize@original",
-}
-
-ENVIRONMENT = {
-    **os.environ,
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-}
-
-
-class Repository:
-    """A Git repository with the tiny project in it."""
-
-    def __init__(self, folder: Path, model: Path) -> None:
-        self.folder = folder
-        make_project(folder, model)
-        self.git("init", "-q")
-        self.commit("The tiny project")
-
-    def run(self, *command: str, limit: Callable[[], None] | None = None) -> Finished:
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-            preexec_fn=limit,
-        )
-        return Finished(done.returncode, done.stdout, done.stderr)
-
-    def git(self, *arguments: str) -> str:
-        finished = self.run("git", *arguments)
-        assert finished.status == 0, finished.err
-        return finished.out
-
-    def commit(self, message: str) -> None:
-        self.git("add", "-A")
-        self.git("commit", "-qm", message)
-
-    def dvc(self, *arguments: str) -> str:
-        finished = self.run(sys.executable, "-m", "dvc", *arguments)
-        assert finished.status == 0, finished.out + finished.err
-        return finished.out
-
-    def results(self) -> dict[str, bytes]:
-        """The bytes of everything that the pipeline leaves, but for times."""
-        files = [path for folder in ("metrics", "report", "data") for path in (self.folder / folder).rglob("*")]
-        return {
-            str(path.relative_to(self.folder)): path.read_bytes()
-            for path in files
-            if path.is_file() and "times" not in path.parts
-        }
-
-
-def ran(output: str) -> set[str]:
-    return set(re.findall(r"^Running stage '(.+)':$", output, re.MULTILINE))
+from repository import ALL, ENVIRONMENT, PRUNED_ONLY, Repository, ran
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory, tiny_folders: dict[str, Path]) -> Repository:
-    """The tiny project after its first `dvc repro`, committed."""
-    repository = Repository(tmp_path_factory.mktemp("repository"), tiny_folders["llama"])
-    output = repository.dvc("repro")
-    assert ran(output) == ALL
-    assert "# What did pruning cost?" in output
-    repository.commit("Results")
-    assert repository.git("status", "--porcelain") == ""
-    return repository
+def repository(finished_repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    return finished_repository.copy(tmp_path_factory.mktemp("copy") / "repository")
 
 
 def metric(repository: Repository, name: str) -> dict[str, float]:

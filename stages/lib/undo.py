@@ -25,17 +25,18 @@ def put_back(stage: str) -> None:
         missing = [output for output in outputs if not Path(output["path"]).exists()]
         if not missing:
             return
-        cache = _cache_folder()
+        cache = cache_folder()
         for output in missing:
             digest = str(output["md5"])
             kept = cache / "files" / "md5" / digest[:2] / digest[2:]
             if kept.is_file() and not digest.endswith(".dir"):
                 with new_file(Path(output["path"])) as temporary:
                     shutil.copyfile(kept, temporary)
-    except (OSError, KeyError, TypeError, YAMLError, subprocess.SubprocessError):
+    except (OSError, KeyError, TypeError, ValueError, YAMLError, subprocess.SubprocessError):
         return  # a failure to undo must not hide the failure that it follows
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where DVC's cache is. Raises CalledProcessError where there is no DVC project."""
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())

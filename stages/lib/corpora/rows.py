@@ -20,7 +20,7 @@ def write_rows(rows: Sequence[Row], folder: Path) -> None:
 
     if not rows:
         raise UserError("nothing to write: the source holds no usable rows; check its format in params.yaml")
-    Dataset.from_list([dict(row) for row in rows]).to_parquet(folder / ROWS)
+    Dataset.from_list([dict(row) for row in rows]).to_parquet(folder / ROWS, write_page_checksum=True)
 
 
 def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:
@@ -30,7 +30,7 @@ def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:
     """
     path = folder / ROWS
     try:
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro download` or `dvc checkout` brings it") from None
     except (OSError, ValueError) as error:

@@ -1,0 +1,119 @@
+"""What is wrong in a workspace, its cache and its lock, found by hashing everything again.
+
+DVC trusts a file whose size and time have not changed. A flipped bit changes neither, so nothing
+here asks DVC: files, cached objects and masks are hashed and held against what names them.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from tqdm import tqdm
+
+from stages.lib.checkpoint import Checkpoint
+from stages.lib.counts import count
+from stages.lib.errors import UserError
+from stages.lib.families import prunable_weights
+from stages.lib.params import Params
+from stages.lib.recipes import MagnitudePruned, pruned_masks, read_recipe
+
+Lock = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it has to be. `dvc repro` mends it once what is damaged is gone."""
+
+    what: str
+    damaged: Path | None = None
+
+
+def read_lock(path: Path) -> Lock:
+    """The stages of a `dvc.lock`. Raises UserError if it is missing or damaged."""
+    try:
+        stages: Lock = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["stages"]
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run `dvc repro`") from None
+    except (YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; `git checkout {path}` brings it back") from None
+    return stages
+
+
+def check_workspace(lock: Lock) -> Iterator[Finding]:
+    """Every dependency and output of every stage against its hash in the lock."""
+    outputs = {entry["path"]: entry["md5"] for stage in lock.values() for entry in stage.get("outs", [])}
+    dependencies = {(name, entry["path"]): entry["md5"] for name, stage in lock.items() for entry in stage["deps"]}
+    paths = sorted({*outputs, *(path for _, path in dependencies)})
+    found = {path: _md5(Path(path)) for path in tqdm(paths, unit="file", desc="workspace") if Path(path).exists()}
+    wrong = {path for path in paths if path not in found}
+    for path in sorted(wrong):
+        yield Finding(f"{path} is not there")
+    for path, expected in outputs.items():
+        if path in found and found[path] != expected:
+            wrong.add(path)
+            yield Finding(f"{path} is not what dvc.lock says", Path(path))
+    for (stage, path), expected in dependencies.items():
+        if path not in wrong and found[path] != expected:
+            wrong.add(path)
+            yield Finding(f"{path} is not what {stage} last ran with")
+
+
+def check_settings(lock: Lock, settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """Every section of params.yaml against what its stages last ran with."""
+    for name, stage in lock.items():
+        for section, used in stage.get("params", {}).get("params.yaml", {}).items():
+            if settings.get(section) != used:
+                yield Finding(f"{section} in params.yaml is not what {name} last ran with")
+
+
+def check_cache(cache: Path) -> Iterator[Finding]:
+    """Every object in DVC's cache against the MD5 that is its name."""
+    objects = sorted(path for path in (cache / "files" / "md5").glob("??/*") if path.is_file())
+    for path in tqdm(objects, unit="object", desc="cache"):
+        if _file_md5(path) != path.parent.name + path.name.removesuffix(".dir"):
+            yield Finding(f"{path} is not what its name says", path)
+
+
+def check_pruned(params: Params, model: Path, recipe: Path, metrics: Path) -> Iterator[Finding]:
+    """The recipe against its base: the base's hash, the mask's, k, and the effective parameters."""
+    try:
+        pruned = read_recipe(recipe)
+        assert isinstance(pruned, MagnitudePruned)
+        # The base and the masks' digest are held against the recipe's on the way.
+        zeros = sum(int(mask.sum()) for _, mask in pruned_masks(pruned, model))
+        counts = count(Checkpoint(model), prunable_weights(model))
+        measured = json.loads(metrics.read_text(encoding="utf-8"))
+    except (UserError, OSError, ValueError) as error:
+        yield Finding(f"{recipe} cannot be held against {model}: {error}", recipe)
+        return
+    found = {
+        "pruned_weights": round(params.prune.sparsity * counts.prunable),
+        "total_parameters": counts.total,
+        "prunable_weights": counts.prunable,
+        "effective_parameters": counts.effective(zeros),
+    }
+    for key, value in found.items():
+        if measured.get(key) != value:
+            yield Finding(f"{metrics} says {key} {measured.get(key)}, the weights say {value}", metrics)
+    if zeros != found["pruned_weights"]:
+        yield Finding(f"{recipe} prunes {zeros}, params.yaml asks for {found['pruned_weights']}", recipe)
+
+
+def _md5(path: Path) -> str:
+    """A file's or a folder's MD5, as DVC makes it: a folder's is that of its listing."""
+    if path.is_file():
+        return _file_md5(path)
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    listing = [{"md5": _file_md5(file), "relpath": name} for name, file in sorted(files.items())]
+    listed = json.dumps(listing, sort_keys=True).encode()
+    return hashlib.md5(listed, usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _file_md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

@@ -1,0 +1,87 @@
+"""A Git repository with the tiny project in it, and the real commands run there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import Finished, make_project
+
+PRUNED_ONLY = {"prune", "post-ppl", "classify@pruned", "summarize@pruned", "report"}
+ALL = PRUNED_ONLY | {
+    *(f"download@{item}" for item in ("model", "text", "reviews", "documents")),
+    "baseline-ppl",
+    "classify@original",
+    "summarize@original",
+}
+
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+
+
+class Repository:
+    """A Git repository with the tiny project in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def create(cls, folder: Path, model: Path) -> "Repository":
+        repository = cls(folder)
+        make_project(folder, model)
+        repository.git("init", "-q")
+        repository.commit("The tiny project")
+        return repository
+
+    def copy(self, folder: Path) -> "Repository":
+        """All of it once more, cache included, with new links between cache and workspace."""
+        shutil.copytree(self.folder, folder)
+        repository = Repository(folder)
+        repository.dvc("checkout", "--relink")
+        return repository
+
+    def run(self, *command: str, limit: Callable[[], None] | None = None) -> Finished:
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+            preexec_fn=limit,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    def git(self, *arguments: str) -> str:
+        finished = self.run("git", *arguments)
+        assert finished.status == 0, finished.err
+        return finished.out
+
+    def commit(self, message: str) -> None:
+        self.git("add", "-A")
+        self.git("commit", "-qm", message)
+
+    def dvc(self, *arguments: str) -> str:
+        finished = self.run(sys.executable, "-m", "dvc", *arguments)
+        assert finished.status == 0, finished.out + finished.err
+        return finished.out
+
+    def results(self) -> dict[str, bytes]:
+        """The bytes of everything that the pipeline leaves, but for times."""
+        files = [path for folder in ("metrics", "report", "data") for path in (self.folder / folder).rglob("*")]
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in files
+            if path.is_file() and "times" not in path.parts
+        }
+
+
+def ran(output: str) -> set[str]:
+    return set(re.findall(r"^Running stage '(.+)':$", output, re.MULTILINE))
