@@ -40,9 +40,11 @@ def test_the_settings_it_names_exist() -> None:
         assert hasattr(getattr(params, section), name)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "benchmarks/requirements.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-s3.txt", "requirements-dev.txt", "benchmarks/requirements.txt"]
+)
 def test_every_requirement_is_pinned(name: str) -> None:
     lines = (ROOT / name).read_text().splitlines()
     wanted = [line.split(" #")[0] for line in lines if line and not line.startswith(("#", "-r"))]
     assert wanted
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in wanted)
+    assert all(re.fullmatch(r"[\w.-]+(\[[\w,]+\])?==[\w.]+", line) for line in wanted)

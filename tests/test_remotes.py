@@ -1,0 +1,133 @@
+"""Sharing through a remote: a folder, and S3 as moto's server speaks it on the loopback."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from conftest import Finished
+from moto.server import ThreadedMotoServer
+from repository import ENVIRONMENT, Repository, ran
+
+BUCKET = "team"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """These credentials, and no others from wherever the machine may have some."""
+    empty = tmp_path / "empty"
+    empty.touch()
+    for name, value in {
+        **CREDENTIALS,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": str(empty),
+        "AWS_SHARED_CREDENTIALS_FILE": str(empty),
+    }.items():
+        monkeypatch.setitem(ENVIRONMENT, name, value)
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def s3() -> Iterator[str]:
+    """The endpoint of an S3 server with an empty bucket."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
+    yield endpoint
+    server.stop()
+
+
+@pytest.fixture
+def repository(finished_repository: Repository, tmp_path: Path) -> Repository:
+    return finished_repository.copy(tmp_path / "repository")
+
+
+def add_remote(repository: Repository, url: str, endpoint: str | None = None) -> None:
+    repository.dvc("remote", "add", "--default", "team", url)
+    if endpoint:
+        repository.dvc("remote", "modify", "team", "endpointurl", endpoint)
+    repository.commit("Share results")
+
+
+def clone(repository: Repository, folder: Path) -> Repository:
+    repository.git("clone", "-q", str(repository.folder), str(folder))
+    return Repository(folder)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def shared(request: pytest.FixtureRequest, repository: Repository, tmp_path: Path) -> Repository:
+    """A repository with a remote that has everything."""
+    if request.param == "folder":
+        add_remote(repository, str(tmp_path / "remote"))
+    else:
+        add_remote(repository, f"s3://{BUCKET}/pruning", request.getfixturevalue("s3"))
+    repository.dvc("push", "--run-cache")
+    return repository
+
+
+def test_a_colleague_computes_nothing(shared: Repository, tmp_path: Path) -> None:
+    for name, commands in {
+        "pull": (("pull", "--run-cache"), ("repro",)),
+        "repro": (("repro", "--pull"),),
+    }.items():
+        colleague = clone(shared, tmp_path / name)
+        assert not (colleague.folder / "data" / "model").exists()
+        for command in commands:
+            assert ran(colleague.dvc(*command)) == set()
+        assert colleague.results() == shared.results()
+        assert colleague.git("status", "--porcelain") == ""
+        assert colleague.run(sys.executable, "-m", "stages.verify").status == 0
+
+
+def test_a_setting_adds_no_model_to_the_remote(repository: Repository, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    add_remote(repository, str(remote))
+    repository.dvc("push", "--run-cache")
+    before = {path: path.stat().st_size for path in remote.rglob("*") if path.is_file()}
+    repository.dvc("exp", "run", "-S", "prune.sparsity=0.4")
+    repository.dvc("push", "--run-cache")
+    added = [path.stat().st_size for path in remote.rglob("*") if path.is_file() and path not in before]
+    assert added
+    assert max(added) < min(50_000, max(before.values()))
+    repository.commit("Prune to 0.4")
+    colleague = clone(repository, tmp_path / "colleague")
+    colleague.dvc("pull", "--run-cache")
+    assert ran(colleague.dvc("repro")) == set()
+
+
+def push(repository: Repository) -> Finished:
+    return repository.run(sys.executable, "-m", "dvc", "push")
+
+
+def test_missing_credentials_are_one_line(repository: Repository, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_remote(repository, f"s3://{BUCKET}/pruning", s3)
+    before = repository.results()
+    for name in CREDENTIALS:
+        monkeypatch.delitem(ENVIRONMENT, name)
+    finished = push(repository)
+    assert finished.status != 0
+    errors = [line for line in finished.err.splitlines() if line.startswith("ERROR")]
+    assert len(errors) == 1
+    assert "credentials" in errors[0].lower()
+    assert "Traceback" not in finished.err
+    assert repository.results() == before
+
+
+def test_a_remote_that_was_gone_for_a_moment(repository: Repository, s3: str, tmp_path: Path) -> None:
+    add_remote(repository, f"s3://{BUCKET}/pruning", "http://127.0.0.1:9")
+    repository.dvc("config", "--local", "remote.team.read_timeout", "2")
+    finished = push(repository)
+    assert finished.status != 0
+    assert "Traceback" not in finished.err
+    repository.dvc("remote", "modify", "team", "endpointurl", s3)
+    repository.commit("The remote is back")
+    repository.dvc("push", "--run-cache")
+    colleague = clone(repository, tmp_path / "colleague")
+    colleague.dvc("pull", "--run-cache")
+    assert ran(colleague.dvc("repro")) == set()
+    assert colleague.results() == repository.results()
