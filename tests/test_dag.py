@@ -63,7 +63,7 @@ def test_each_stage_reads_the_sections_that_are_listed_for_it(
         assert read == listed, (name, argument)
 
 
-@pytest.mark.parametrize("name", [*DAG, "export"])
+@pytest.mark.parametrize("name", [*DAG, "export", "verify"])
 def test_help(name: str, run_stage: Callable[..., Finished]) -> None:
     finished = run_stage(name.replace("-", "_"), "--help")
     assert finished.status == 0
