@@ -115,6 +115,48 @@ def test_ctrl_c_loses_nothing(repository: Repository, stage: str) -> None:
     assert ran(repository.dvc("repro")) == set()
 
 
+def test_a_killed_download_leaves_nothing_behind(repository: Repository) -> None:
+    before = repository.results()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.download", "model"], cwd=repository.folder, env=ENVIRONMENT
+    )
+    data = repository.folder / "data"
+    while not list(data.glob(".model.*.part")):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert len(list(data.glob(".model.*.part"))) == 1
+    finished = repository.run(sys.executable, "-m", "stages.download", "model")
+    assert finished.status == 0, finished.err
+    assert list(data.glob(".*.part")) == []
+    assert repository.results() == before
+
+
+@pytest.mark.parametrize("moment", ["download@model", "post-ppl", "classify@pruned", "report"])
+def test_kill_9_loses_nothing(repository: Repository, moment: str) -> None:
+    """DVC and its stage are killed at once; the next run ends where an undisturbed one would have."""
+    before = repository.results()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", moment],
+        cwd=repository.folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("> python"):
+        pass
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert repository.results() != before or moment == "report"  # DVC had removed what the stage writes
+    repository.dvc("repro")
+    assert repository.results() == before
+    assert repository.git("status", "--porcelain") == ""
+
+
 def limit_file_size() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
 
