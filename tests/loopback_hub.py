@@ -121,14 +121,16 @@ def _entry(folder: Path, path: Path) -> dict[str, Any]:
         "type": "file",
         "path": path.relative_to(folder).as_posix(),
         "size": len(content),
-        "oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
+        "oid": _git_hash(content),
     }
     if len(content) >= LARGE:
         entry["lfs"] = {"oid": _listed_hash(content), "size": len(content), "pointerSize": 130}
     return entry
 
 
-def _listed_hash(content: bytes) -> str:
-    if len(content) >= LARGE:
-        return hashlib.sha256(content).hexdigest()
+def _git_hash(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _listed_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest() if len(content) >= LARGE else _git_hash(content)

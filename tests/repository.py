@@ -73,6 +73,27 @@ class Repository:
         assert finished.status == 0, finished.out + finished.err
         return finished.out
 
+    def start(self, stage: str) -> tuple[subprocess.Popen[str], str]:
+        """A forced `dvc repro` of one stage, in a process group of its own, and its output so far.
+
+        It is given back when DVC has removed the stage's outputs and started its command.
+        """
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage],
+            cwd=self.folder,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        while not lines[-1].startswith("> python"):
+            assert lines[-1], "".join(lines)
+            lines.append(process.stdout.readline())
+        return process, "".join(lines)
+
     def results(self) -> dict[str, bytes]:
         """The bytes of everything that the pipeline leaves, but for times."""
         files = [path for folder in ("metrics", "report", "data") for path in (self.folder / folder).rglob("*")]

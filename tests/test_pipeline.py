@@ -88,24 +88,12 @@ def test_wrong_params_stop_the_run_and_lose_nothing(repository: Repository) -> N
 @pytest.mark.parametrize("stage", ["post-ppl", "report"])
 def test_ctrl_c_loses_nothing(repository: Repository, stage: str) -> None:
     before = repository.results()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage],
-        cwd=repository.folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    lines = [process.stdout.readline()]
-    while not lines[-1].startswith("> python"):
-        lines.append(process.stdout.readline())
+    process, output = repository.start(stage)
     missing = repository.folder / "metrics" / "post_ppl.json" if stage == "post-ppl" else None
     time.sleep(0.7)  # in the middle of its imports
     assert missing is None or not missing.exists()  # DVC has removed it
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
-    output = "".join(lines) + process.communicate(timeout=120)[0]
+    output += process.communicate(timeout=120)[0]
     assert process.returncode != 0
     assert f"error: {stage}: interrupted; `dvc repro` goes on from here" in output
     assert "Traceback" not in output
@@ -136,18 +124,7 @@ def test_a_killed_download_leaves_nothing_behind(repository: Repository) -> None
 def test_kill_9_loses_nothing(repository: Repository, moment: str) -> None:
     """DVC and its stage are killed at once; the next run ends where an undisturbed one would have."""
     before = repository.results()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", moment],
-        cwd=repository.folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("> python"):
-        pass
+    process, _ = repository.start(moment)
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
@@ -173,7 +150,6 @@ def limit_file_size() -> None:
 def test_a_full_disk(repository: Repository, command: list[str], stage: str) -> None:
     before = repository.results()
     finished = repository.run(sys.executable, "-m", *command, limit=limit_file_size)
-    print(finished.err)
     assert finished.status == 1
     (line,) = finished.err.splitlines()
     assert line.startswith(f"error: {stage}: the disk, or a quota on it, is full; free some space")
