@@ -2,29 +2,30 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.lib import command
 from stages.lib.errors import UserError
-from stages.lib.params import load_params
+from stages.lib.params import Params, load_params
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from stages.lib.models import Loaded
 
 MODEL = Path("data/model")
 REVIEWS = Path("data/reviews")
 
 
-def main(arguments: argparse.Namespace) -> None:
-    params = load_params()
+def predict(loaded: "Loaded", params: Params) -> "DataFrame":
+    """Fit on the training reviews, fine-tuning the model in mode `all`; predict each test review."""
     import numpy as np
     import pandas as pd
 
-    from stages.lib.artifacts import significant, write_json
     from stages.lib.classification import features, fit_head, tokenize
-    from stages.lib.compute import set_up
     from stages.lib.corpora.rows import read_rows
     from stages.lib.corpora.sampling import draw
     from stages.lib.finetuning import fine_tune
-    from stages.lib.metrics.accuracy import Accuracy
-    from stages.lib.models import load
-    from stages.lib.predictions import write_predictions
 
     settings, seed = params.classify, params.seed
     train = draw(read_rows(REVIEWS, "train"), settings.train_examples, seed, "classify.train_examples")
@@ -32,7 +33,6 @@ def main(arguments: argparse.Namespace) -> None:
     labels = train["label"].to_numpy()
     if len(set(labels)) < 2:
         raise UserError("the training reviews are all of one class; raise classify.train_examples in params.yaml")
-    loaded = load(MODEL, Path("data") / arguments.item, set_up(params.compute, seed), keep_masks=settings.mode == "all")
     train_tokens = tokenize(loaded, train["text"].tolist(), settings.max_tokens)
     test_tokens = tokenize(loaded, test["text"].tolist(), settings.max_tokens)
     if settings.mode == "head":
@@ -42,22 +42,30 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         classes = len(np.unique(labels))
         probabilities = fine_tune(loaded, train_tokens, labels, test_tokens, settings, classes, seed)
-    predicted = probabilities.argmax(axis=1)
-    result = Accuracy(keep_in_memory=True).compute(predictions=predicted, references=test["label"])
-    write_predictions(
-        Path(f"data/predictions/classify/{arguments.item}.parquet"),
-        pd.DataFrame(
-            {
-                "document": test["document"],
-                "label": test["label"],
-                "predicted": predicted,
-                "probability": probabilities.max(axis=1).astype("float32"),
-            }
-        ),
+    return pd.DataFrame(
+        {
+            "document": test["document"],
+            "label": test["label"],
+            "predicted": probabilities.argmax(axis=1),
+            "probability": probabilities.max(axis=1).astype("float32"),
+        }
     )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    params = load_params()
+    from stages.lib.artifacts import write_json
+    from stages.lib.compute import set_up
+    from stages.lib.measures import figures
+    from stages.lib.models import load
+    from stages.lib.predictions import write_predictions
+
+    device, tuned = set_up(params.compute, params.seed), params.classify.mode == "all"
+    table = predict(load(MODEL, Path("data") / arguments.item, device, keep_masks=tuned), params)
+    write_predictions(Path(f"data/predictions/classify/{arguments.item}.parquet"), table)
     write_json(
         Path(f"metrics/classify/{arguments.item}.json"),
-        {"accuracy": significant(result["accuracy"]), "examples": len(test)},
+        figures("classify", table, params.statistics.resamples, params.seed),
     )
 
 

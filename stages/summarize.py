@@ -2,36 +2,37 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.lib import command
-from stages.lib.params import load_params
+from stages.lib.params import Params, load_params
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from stages.lib.models import Loaded
 
 MODEL = Path("data/model")
 DOCUMENTS = Path("data/documents")
 
 
-def main(arguments: argparse.Namespace) -> None:
-    params = load_params()
+def predict(loaded: "Loaded", params: Params) -> "DataFrame":
+    """Summarize the documents; each one's summary and ROUGE, and that of its first sentence."""
     import pandas as pd
 
-    from stages.lib.artifacts import significant, write_json
-    from stages.lib.compute import set_up
     from stages.lib.corpora.rows import read_rows
     from stages.lib.corpora.sampling import draw
     from stages.lib.metrics.rouge import KINDS, Rouge
-    from stages.lib.models import load
-    from stages.lib.predictions import write_predictions
     from stages.lib.summarization import lead_sentence, summarize
 
     settings = params.summarize
     documents = draw(read_rows(DOCUMENTS), settings.examples, params.seed, "summarize.examples", settings.order)
-    loaded = load(MODEL, Path("data") / arguments.item, set_up(params.compute, params.seed))
     references = documents["summary"].tolist()
     summaries = summarize(loaded, documents["text"].tolist(), settings)
     rouge = Rouge(keep_in_memory=True)
     scores = rouge.compute(predictions=summaries, references=references)
     lead = rouge.compute(predictions=[lead_sentence(text) for text in documents["text"]], references=references)
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "document": documents["document"],
             "summary": summaries,
@@ -39,9 +40,22 @@ def main(arguments: argparse.Namespace) -> None:
             **{f"lead_{kind}": lead[kind] for kind in KINDS},
         }
     )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    params = load_params()
+    from stages.lib.artifacts import write_json
+    from stages.lib.compute import set_up
+    from stages.lib.measures import figures
+    from stages.lib.models import load
+    from stages.lib.predictions import write_predictions
+
+    table = predict(load(MODEL, Path("data") / arguments.item, set_up(params.compute, params.seed)), params)
     write_predictions(Path(f"data/predictions/summarize/{arguments.item}.parquet"), table)
-    figures = {kind: significant(table[kind].mean()) for kind in [*KINDS, "lead_rougeL"]}
-    write_json(Path(f"metrics/summarize/{arguments.item}.json"), {**figures, "examples": len(table)})
+    write_json(
+        Path(f"metrics/summarize/{arguments.item}.json"),
+        figures("summarize", table, params.statistics.resamples, params.seed),
+    )
 
 
 if __name__ == "__main__":

@@ -8,33 +8,37 @@ from pathlib import Path
 from stages.lib import command
 from stages.lib.params import PARAMS, load_params
 
-LOCK = Path("dvc.lock")
 MODEL = Path("data/model")
 PRUNED = Path("data/pruned")
-METRICS = Path("metrics/prune.json")
+VARIANTS = Path("data/variants")
+METRICS = Path("metrics")
 
 
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     from ruamel.yaml import YAML
 
-    from stages.lib.integrity import check_cache, check_pruned, check_settings, check_workspace, read_lock
+    from stages.lib.integrity import check_cache, check_pruned, check_settings, check_variants, check_workspace
+    from stages.lib.lockfile import read_lock
     from stages.lib.undo import cache_folder
 
-    lock = read_lock(LOCK)
+    lock = read_lock()
     settings = YAML(typ="safe", pure=True).load(PARAMS.read_text(encoding="utf-8"))
     cache, here = cache_folder(), Path.cwd()
     cache = cache.relative_to(here) if cache.is_relative_to(here) else cache
     findings = [*check_cache(cache), *check_workspace(lock), *check_settings(lock, settings)]
     if not findings:  # a recipe is held against its base only where both are what the lock says
-        findings = list(check_pruned(params, MODEL, PRUNED, METRICS))
+        findings = [
+            *check_pruned(params, MODEL, PRUNED, METRICS / "prune.json"),
+            *check_variants(params.compare.variants, MODEL, VARIANTS, METRICS / "compare"),
+        ]
     for finding in findings:
         print(finding.what)
     if findings:
         damaged = " ".join(shlex.quote(str(finding.damaged)) for finding in findings if finding.damaged)
         print("mend it with:", f"rm -rf {damaged} && dvc repro" if damaged else "dvc repro")
         sys.exit(1)
-    print("all good: workspace, cache and lock agree, and the pruned weights are those of the recipe")
+    print("all good: workspace, cache and lock agree, and all weights are those of their recipes")
 
 
 if __name__ == "__main__":

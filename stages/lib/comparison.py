@@ -1,139 +1,105 @@
-"""Original against pruned, from their saved predictions: figures, intervals, paired differences."""
+"""All models against the original and against the pruned one, item by item, from their predictions."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from stages.lib.statistics import Interval, Values, bootstrap, mcnemar, wilson
+from stages.lib.errors import UserError
+from stages.lib.measures import Estimate, Kind, Measure, columns, items, own_interval, value
+from stages.lib.statistics import Interval, holm, mcnemar, paired_p, percentile_interval, resampled_ratios
 
-LN2 = float(np.log(2))
+REFERENCES = ("original", "pruned")
+
+Tables = Mapping[str, Mapping[Kind, pd.DataFrame]]
+"""Each model's tables of predictions, the references among them."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A model's measure minus a reference's on the same items."""
+
+    value: float
+    interval: Interval | None
+    p: float
+    """McNemar's for accuracy, else that of the paired bootstrap."""
+    p_holm: float
+    """Adjusted over all models that are held against the same reference."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of two models on the same items."""
+    """One measure of all models on the same items."""
 
-    name: str
-    better: str
-    """`lower` or `higher`."""
-    original: float
-    original_interval: Interval | None
-    pruned: float
-    pruned_interval: Interval | None
-    difference_interval: Interval | None
+    measure: Measure
+    estimates: Mapping[str, Estimate]
+    differences: Mapping[tuple[str, str], Difference]
+    """By (model, reference)."""
+    n: int
+    """How many items the intervals are made from."""
     items: str
-    """How many items of what kind."""
+    """How many of what kind, in words."""
     baseline: float | None = None
     """What a trivial method reaches on the same items, if there is one."""
     baseline_name: str = ""
-    note: str = ""
-
-    @property
-    def difference(self) -> float:
-        return self.pruned - self.original
 
 
-def compare_perplexity(original: pd.DataFrame, pruned: pd.DataFrame, resamples: int, seed: int) -> list[Comparison]:
-    """Perplexity and bits per byte; items are documents, or windows where there is one document."""
-    unit = "document" if original["document"].nunique() > 1 else "window"
-    before, after = (table.groupby(unit)[["tokens", "bytes", "nll"]].sum() for table in (original, pruned))
-    _same_items(before[["tokens", "bytes"]], after[["tokens", "bytes"]])
-    nll = before["nll"].to_numpy(), after["nll"].to_numpy()
-    items = f"{int(before['tokens'].sum()):,} tokens in {len(before)} {unit}s"
+def compare(measure: Measure, tables: Tables, resamples: int, seed: int) -> Comparison:
+    """Compare all models in one measure.
 
-    def mean_exp(losses: Values, tokens: Values, axis: int = -1) -> Any:
-        return np.exp(losses.sum(axis=axis) / tokens.sum(axis=axis))
-
-    def mean_bits(losses: Values, sizes: Values, axis: int = -1) -> Any:
-        return losses.sum(axis=axis) / sizes.sum(axis=axis) / LN2
-
-    return [
-        _compare(name, "lower", statistic, nll, before[weight].to_numpy(float), items, resamples, seed)
-        for name, statistic, weight in (("perplexity", mean_exp, "tokens"), ("bits per byte", mean_bits, "bytes"))
-    ]
-
-
-def compare_accuracy(original: pd.DataFrame, pruned: pd.DataFrame, resamples: int, seed: int) -> Comparison:
-    """Accuracy, with Wilson's interval for each model and McNemar's test between them."""
-    _same_items(original[["document", "label"]], pruned[["document", "label"]])
-    right = [(table["predicted"] == table["label"]).to_numpy() for table in (original, pruned)]
-
-    def difference(before: Values, after: Values, axis: int = -1) -> Any:
-        return after.mean(axis=axis) - before.mean(axis=axis)
-
-    before, after = (values.astype(float) for values in right)
-    return Comparison(
-        "accuracy",
-        "higher",
-        float(before.mean()),
-        wilson(int(right[0].sum()), len(before)),
-        float(after.mean()),
-        wilson(int(right[1].sum()), len(after)),
-        bootstrap(difference, (before, after), resamples, seed),
-        f"{len(before):,} reviews",
-        max(np.bincount(original["label"])) / len(original),
-        "most frequent class",
-        f"McNemar p = {mcnemar(*right):.2g}",
-    )
+    Raises UserError if a model was measured on other items, which another tokenizer makes.
+    """
+    rows = {model: items(measure.kind, found[measure.kind]) for model, found in tables.items()}
+    _check_same_items(measure.kind, rows)
+    models, weights = list(rows), columns(measure, rows["original"])[1]
+    values = np.vstack([columns(measure, rows[model])[0] for model in models])
+    draws = dict(zip(models, resampled_ratios(values, weights, resamples, seed), strict=True))
+    estimates = {
+        model: Estimate(value(measure, rows[model]), own_interval(measure, rows[model], draws[model]))
+        for model in models
+    }
+    differences: dict[tuple[str, str], Difference] = {}
+    for reference in REFERENCES:
+        others = [model for model in models if model != reference]
+        apart = {model: measure.scale(draws[model]) - measure.scale(draws[reference]) for model in others}
+        p_values = [_p_value(measure, rows[reference], rows[model], apart[model]) for model in others]
+        for model, p, adjusted in zip(others, p_values, holm(p_values), strict=True):
+            differences[model, reference] = Difference(
+                estimates[model].value - estimates[reference].value,
+                percentile_interval(apart[model]) if len(weights) > 1 else None,
+                p,
+                adjusted,
+            )
+    return Comparison(measure, estimates, differences, len(weights), *_described(measure, rows["original"]))
 
 
-def compare_rouge(original: pd.DataFrame, pruned: pd.DataFrame, resamples: int, seed: int) -> list[Comparison]:
-    """Mean ROUGE F-measures, next to those of the documents' first sentences."""
-    _same_items(original[["document"]], pruned[["document"]])
-    ones = np.ones(len(original))
-
-    def mean(scores: Values, _: Values, axis: int = -1) -> Any:
-        return scores.mean(axis=axis)
-
-    return [
-        _compare(
-            name,
-            "higher",
-            mean,
-            (original[kind].to_numpy(), pruned[kind].to_numpy()),
-            ones,
-            f"{len(original)} documents",
-            resamples,
-            seed,
-            float(original[f"lead_{kind}"].mean()),
-            "first sentence",
-        )
-        for name, kind in (("ROUGE-1", "rouge1"), ("ROUGE-2", "rouge2"), ("ROUGE-L", "rougeL"))
-    ]
+def _p_value(measure: Measure, reference: pd.DataFrame, model: pd.DataFrame, apart: np.ndarray) -> float:
+    if measure.key == "accuracy":
+        return mcnemar(reference["right"].to_numpy(bool), model["right"].to_numpy(bool))
+    return paired_p(apart)
 
 
-def _compare(
-    name: str,
-    better: str,
-    statistic: Any,
-    values: tuple[Values, Values],
-    weights: Values,
-    items: str,
-    resamples: int,
-    seed: int,
-    baseline: float | None = None,
-    baseline_name: str = "",
-) -> Comparison:
-    def difference(before: Values, after: Values, weight: Values, axis: int = -1) -> Any:
-        return statistic(after, weight, axis=axis) - statistic(before, weight, axis=axis)
-
-    before, after = values
-    return Comparison(
-        name,
-        better,
-        float(statistic(before, weights)),
-        bootstrap(statistic, (before, weights), resamples, seed),
-        float(statistic(after, weights)),
-        bootstrap(statistic, (after, weights), resamples, seed),
-        bootstrap(difference, (before, after, weights), resamples, seed),
-        items,
-        baseline,
-        baseline_name,
-    )
+def _described(measure: Measure, rows: pd.DataFrame) -> tuple[str, float | None, str]:
+    """The items in words, and the trivial method that they allow."""
+    if measure.kind == "perplexity":
+        unit = "documents" if "document" in rows else "windows"
+        return f"{int(rows['tokens'].sum()):,} tokens in {len(rows)} {unit}", None, ""
+    if measure.kind == "classify":
+        return f"{len(rows):,} reviews", rows["label"].value_counts(normalize=True).max(), "most frequent class"
+    return f"{len(rows)} documents", float(rows[f"lead_{measure.key}"].mean()), "first sentence"
 
 
-def _same_items(first: pd.DataFrame, second: pd.DataFrame) -> None:
-    if not first.equals(second):
-        raise AssertionError("the two models were not scored on the same items")
+def _check_same_items(kind: Kind, rows: Mapping[str, pd.DataFrame]) -> None:
+    same: Sequence[str] = {
+        "perplexity": ["tokens", "bytes"],
+        "classify": ["document", "label"],
+        "summarize": ["document"],
+    }[kind]
+    for model, found in rows.items():
+        if not found[same].equals(rows["original"][same]):
+            what = "tokens, so its tokenizer is another" if kind == "perplexity" else "items"
+            raise UserError(
+                f"{model} was measured on other {what}, and cannot be held against the original item by item; "
+                "run `dvc repro`, or take it out of compare.variants in params.yaml"
+            )

@@ -1,4 +1,4 @@
-"""The picture of the report: each metric of both models with its interval."""
+"""The report's picture: what each model's measures are, with their intervals."""
 
 import os
 from collections.abc import Sequence
@@ -10,38 +10,52 @@ import matplotlib
 from matplotlib import pyplot
 
 from stages.lib.comparison import Comparison
-from stages.lib.statistics import Interval
+from stages.lib.measures import Estimate
 
-SHOWN = ("perplexity", "accuracy", "ROUGE-L")
-COLOURS = ("#4477aa", "#cc6677")
-"""Of Tol's palette that colour-blind readers can tell apart."""
+SHOWN = ("perplexity", "accuracy", "rougeL")
+COLOURS = {"original": "#4477aa", "pruned": "#cc6677"}
+"""Of Tol's palette that colour-blind readers can tell apart; the other models are grey."""
+OTHERS = "#666666"
 
 
-def draw(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Write an SVG, the same bytes for the same figures."""
+def draw(comparisons: Sequence[Comparison], vocabulary: int, path: Path) -> None:
+    """Write an SVG, the same bytes for the same figures: a row a model, a panel a measure.
+
+    Perplexity is on a log scale, next to that of a uniform guess among `vocabulary` tokens.
+    """
     # Without a salt and with a date, an SVG differs from run to run.
-    matplotlib.rcParams.update({"svg.hashsalt": "cost", "font.size": 10})
-    shown = [comparison for comparison in comparisons if comparison.name in SHOWN]
-    figure, axes = pyplot.subplots(1, len(shown), figsize=(9, 3.2), layout="constrained")
+    matplotlib.rcParams.update({"svg.hashsalt": "cost", "font.size": 9})
+    shown = [comparison for comparison in comparisons if comparison.measure.key in SHOWN]
+    models = list(shown[0].estimates)
+    figure, axes = pyplot.subplots(
+        1, len(shown), figsize=(10, 1.2 + 0.28 * len(models)), layout="constrained", sharey=True
+    )
     for axis, comparison in zip(axes, shown, strict=True):
-        values = (comparison.original, comparison.pruned)
-        intervals = (comparison.original_interval, comparison.pruned_interval)
-        reach = [_reach(value, interval) for value, interval in zip(values, intervals, strict=True)]
-        bars = axis.bar(
-            ("original", "pruned"), values, yerr=list(zip(*reach, strict=True)), capsize=5, color=COLOURS, width=0.6
-        )
-        axis.bar_label(bars, [f"{value:#.3g}" for value in values], label_type="center", color="white", weight="bold")
-        axis.set_title(f"{comparison.name} ({comparison.better} is better)", fontsize=10)
+        for row, (model, estimate) in enumerate(comparison.estimates.items()):
+            axis.errorbar(
+                estimate.value, row, xerr=_reach(estimate), fmt="o", capsize=3, color=COLOURS.get(model, OTHERS)
+            )
+        axis.set_title(f"{comparison.measure.name} ({comparison.measure.better} is better)", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="x", color="#dddddd")
+        axis.set_axisbelow(True)
+        if comparison.measure.key == "perplexity":
+            axis.set_xscale("log")
+            axis.axvline(vocabulary, color="#555555", linestyle=":", linewidth=1, label="uniform guess")
         if comparison.baseline is not None:
-            axis.axhline(comparison.baseline, color="#555555", linestyle="--", linewidth=1)
-            axis.plot([], [], color="#555555", linestyle="--", linewidth=1, label=comparison.baseline_name)
-            axis.legend(fontsize=8, frameon=False, loc="upper right")
-            axis.margins(y=0.2)
+            axis.axvline(
+                comparison.baseline, color="#555555", linestyle="--", linewidth=1, label=comparison.baseline_name
+            )
+    axes[0].set_yticks(range(len(models)), models)
+    axes[0].invert_yaxis()
+    for axis in axes:
+        axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08))
     figure.savefig(path, format="svg", metadata={"Date": None})
     pyplot.close(figure)
 
 
-def _reach(value: float, interval: Interval | None) -> tuple[float, float]:
+def _reach(estimate: Estimate) -> list[list[float]] | None:
     """How far an interval reaches below and above a value."""
-    return (value - interval.low, interval.high - value) if interval else (0.0, 0.0)
+    if estimate.interval is None:
+        return None
+    return [[max(0.0, estimate.value - estimate.interval.low)], [max(0.0, estimate.interval.high - estimate.value)]]

@@ -27,12 +27,17 @@ class Counts:
         return self.total - self.zeros - newly_zero
 
 
-def count(checkpoint: Checkpoint, prunable: Sequence[str]) -> Counts:
-    """Count the parameters of a checkpoint; one pass over the weights, for their zeros."""
-    zeros = {
+def count_zeros(checkpoint: Checkpoint) -> dict[str, int]:
+    """How many entries of each tensor are zero; one pass over the weights."""
+    return {
         name: sum(bits.size - int(np.count_nonzero(bits)) for bits in checkpoint.magnitudes(name))
         for name in checkpoint.names
     }
+
+
+def count(checkpoint: Checkpoint, prunable: Sequence[str]) -> Counts:
+    """Count the parameters of a checkpoint; one pass over the weights, for their zeros."""
+    zeros = count_zeros(checkpoint)
     return Counts(
         total=sum(checkpoint.size(name) for name in checkpoint.names),
         prunable=sum(checkpoint.size(name) for name in prunable),

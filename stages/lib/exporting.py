@@ -1,13 +1,14 @@
 """Writes a recipe's model as a dense Hugging Face folder, without a model class."""
 
+import json
 import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from stages.lib.checkpoint import WEIGHTS
-from stages.lib.recipes import pruned_masks, read_recipe
+from stages.lib.materialize import materialize
 
 
 def export(base: Path, recipe: Path, out: Path) -> None:
@@ -15,10 +16,17 @@ def export(base: Path, recipe: Path, out: Path) -> None:
 
     Raises UserError if either is missing or damaged, or the recipe is for another base.
     """
-    weights = load_file(base / WEIGHTS)
-    for name, mask in pruned_masks(read_recipe(recipe), base):
-        weights[name].masked_fill_(torch.from_numpy(mask), 0)
-    save_file(weights, out / WEIGHTS, metadata={"format": "pt"})
-    for file in base.iterdir():
-        if file.name != WEIGHTS:
+    made = materialize(base, recipe)
+    save_file(_apart(made.weights), out / WEIGHTS, metadata={"format": "pt"})
+    for file in made.folder.iterdir():
+        if file.name not in (WEIGHTS, "config.json"):
             shutil.copyfile(file, out / file.name)
+    (out / "config.json").write_text(json.dumps(made.config, indent=2) + "\n", encoding="utf-8")
+
+
+def _apart(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors that share no memory: safetensors refuses those that do, as merged blocks' averages do."""
+    first: dict[int, str] = {}
+    for name, weight in weights.items():
+        first.setdefault(id(weight), name)
+    return {name: weight if first[id(weight)] == name else weight.clone() for name, weight in weights.items()}

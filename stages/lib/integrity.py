@@ -6,23 +6,20 @@ here asks DVC: files, cached objects and masks are hashed and held against what 
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.counts import count
 from stages.lib.errors import UserError
 from stages.lib.families import prunable_weights
+from stages.lib.lockfile import Lock
 from stages.lib.params import Params
-from stages.lib.recipes import MagnitudePruned, pruned_masks, read_recipe
-
-Lock = Mapping[str, Mapping[str, Any]]
+from stages.lib.recipes import MagnitudePruned, check_base, pruned_masks, read_recipe
 
 
 @dataclass(frozen=True)
@@ -31,17 +28,6 @@ class Finding:
 
     what: str
     damaged: Path | None = None
-
-
-def read_lock(path: Path) -> Lock:
-    """The stages of a `dvc.lock`. Raises UserError if it is missing or damaged."""
-    try:
-        stages: Lock = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["stages"]
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run `dvc repro`") from None
-    except (YAMLError, UnicodeDecodeError, KeyError, TypeError):
-        raise UserError(f"{path}: damaged; `git checkout {path}` brings it back") from None
-    return stages
 
 
 def check_workspace(lock: Lock) -> Iterator[Finding]:
@@ -84,9 +70,10 @@ def check_pruned(params: Params, model: Path, recipe: Path, metrics: Path) -> It
     try:
         pruned = read_recipe(recipe)
         assert isinstance(pruned, MagnitudePruned)
-        # The base and the masks' digest are held against the recipe's on the way.
-        zeros = sum(int(mask.sum()) for _, mask in pruned_masks(pruned, model))
-        counts = count(Checkpoint(model), prunable_weights(model))
+        checkpoint = Checkpoint(model)
+        check_base(pruned, checkpoint)
+        zeros = sum(int(mask.sum()) for _, mask in pruned_masks(pruned, model))  # their digest is checked, too
+        counts = count(checkpoint, prunable_weights(model))
         measured = json.loads(metrics.read_text(encoding="utf-8"))
     except (UserError, OSError, ValueError) as error:
         yield Finding(f"{recipe} cannot be held against {model}: {error}", recipe)
@@ -102,6 +89,27 @@ def check_pruned(params: Params, model: Path, recipe: Path, metrics: Path) -> It
             yield Finding(f"{metrics} says {key} {measured.get(key)}, the weights say {value}", metrics)
     if zeros != found["pruned_weights"]:
         yield Finding(f"{recipe} prunes {zeros}, params.yaml asks for {found['pruned_weights']}", recipe)
+
+
+def check_variants(variants: Sequence[str], model: Path, recipes: Path, metrics: Path) -> Iterator[Finding]:
+    """Each variant's recipe against its base and against what must come out, and its parameter counts."""
+    from stages.lib.materialize import materialize  # torch is not needed for all that comes before
+
+    for variant in tqdm(variants, unit="variant", desc="variants"):
+        folder, path = recipes / variant, metrics / f"{variant}.json"
+        try:
+            made = materialize(model, folder)
+            measured = json.loads(path.read_text(encoding="utf-8"))
+        except (UserError, OSError, ValueError) as error:
+            yield Finding(f"{folder} cannot be held against {model}: {error}", folder)
+            continue
+        found = {
+            "total_parameters": made.total_parameters(),
+            "effective_parameters": made.effective_parameters(),
+        }
+        for key, value in found.items():
+            if measured.get(key) != value:
+                yield Finding(f"{path} says {key} {measured.get(key)}, the weights say {value}", path)
 
 
 def _md5(path: Path) -> str:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stages.lib.variants import Method, parse_variant
+
 METRICS = Path("metrics")
 
 _NAMES = {
@@ -23,15 +25,26 @@ _NAMES = {
 }
 
 
+_WHAT: dict[Method, str] = {
+    "merged": "Blocks in groups of {n}: all of a group use the average of its aligned feed-forwards.",
+    "merged-anchor": "Blocks in groups of {n}: the first of a group uses the average of its aligned feed-forwards.",
+    "compressed": "Of each {n} blocks the first is kept, the others are gone.",
+    "pruned-tied-head": "The smallest weights of the tied head are zero; no block is touched.",
+    "distilled": "A smaller pretrained model, as the pipeline normalized it.",
+}
+
+
 def read_metrics(model: str) -> dict[str, Any]:
     """What the pipeline measured of a model; a metric that is not there yet is left out."""
-    files = [
-        METRICS / ("baseline_ppl.json" if model == "original" else "post_ppl.json"),
-        METRICS / "classify" / f"{model}.json",
-        METRICS / "summarize" / f"{model}.json",
-    ]
-    if model != "original":
-        files.insert(0, METRICS / "prune.json")
+    if model not in ("original", "pruned"):
+        files = [METRICS / "compare" / f"{model}.json"]
+    else:
+        files = [
+            *([METRICS / "prune.json"] if model == "pruned" else []),
+            METRICS / ("baseline_ppl.json" if model == "original" else "post_ppl.json"),
+            METRICS / "classify" / f"{model}.json",
+            METRICS / "summarize" / f"{model}.json",
+        ]
     measured: dict[str, Any] = {}
     for file in files:
         if file.is_file():
@@ -39,25 +52,29 @@ def read_metrics(model: str) -> dict[str, Any]:
     return measured
 
 
+def _what(model: str) -> str:
+    if model == "original":
+        return "The original model, as the pipeline normalized it."
+    if model == "pruned":
+        return "Pruned by global unstructured magnitude pruning: the smallest weights of all blocks' matrices are zero."
+    variant = parse_variant(model)
+    return _WHAT[variant.method].format(n=variant.n)
+
+
 def render(model: str, measured: dict[str, Any]) -> str:
     """The card as Markdown with the hub's metadata header."""
     rows = [f"| {name} | {measured[key]:,} |" for key, name in _NAMES.items() if key in measured]
-    what = (
-        "The original model, as the pipeline normalized it."
-        if model == "original"
-        else "Pruned by global unstructured magnitude pruning: the smallest weights of all blocks' matrices are zero."
-    )
     return "\n".join(
         [
             "---",
             "library_name: transformers",
             "pipeline_tag: text-generation",
-            f"tags: [{'pruned, magnitude-pruning' if model != 'original' else 'normalized'}]",
+            f"tags: [{'normalized' if model == 'original' else model}]",
             "---",
             "",
             f"# {model}",
             "",
-            what,
+            _what(model),
             "The weights are stored dense, zeros in place: plain `transformers` loads them.",
             "",
             "| measured | |",

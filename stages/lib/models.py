@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from stages.lib.compute import Device
 from stages.lib.errors import UserError
-from stages.lib.recipes import pruned_masks, read_recipe
+from stages.lib.materialize import Materialized, materialize
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,31 @@ class Loaded:
 
 
 def load(base: Path, recipe: Path, device: Device, keep_masks: bool = False) -> Loaded:
-    """Load a base model folder and apply a recipe folder to it.
+    """Load a base model folder with a recipe folder applied to it.
 
     Raises UserError if either is missing or damaged, or the recipe is for another base.
     """
-    what = read_recipe(recipe)
+    return ready(materialize(base, recipe), device, keep_masks)
+
+
+def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loaded:
+    """A materialized model as one that runs. Its weights may share memory with those it is made from.
+
+    Raises UserError if config, weights or tokenizer do not fit together.
+    """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=device.dtype, use_safetensors=True, local_files_only=True
+        tokenizer = AutoTokenizer.from_pretrained(made.folder, local_files_only=True)
+        config = AutoConfig.for_model(**made.config)
+        model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+            None, config=config, state_dict=made.weights, dtype=device.dtype, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{base}: cannot be loaded ({error}); run `dvc checkout` or `dvc repro`") from None
-    masks: dict[str, torch.Tensor] = {}
-    with torch.no_grad():
-        for name, mask in pruned_masks(what, base):
-            pruned = torch.from_numpy(mask)
-            model.get_parameter(name).masked_fill_(pruned, 0)
-            if keep_masks:
-                masks[name] = pruned.to(device.device)
+        if (made.folder / GENERATION_CONFIG_NAME).is_file():
+            model.generation_config = GenerationConfig.from_pretrained(made.folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{made.folder}: cannot be loaded ({error}); run `dvc checkout` or `dvc repro`") from None
+    absent = sorted(info["missing_keys"])
+    if absent:
+        raise UserError(f"{made.folder}: lacks the weights {absent[0]}; run `dvc checkout` or `dvc repro`")
     model.to(device.device).eval()
+    masks = {name: mask.to(device.device) for name, mask in made.masks.items()} if keep_masks else {}
     return Loaded(model, tokenizer, masks)

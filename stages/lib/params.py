@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from stages.lib.errors import ParamsError
 from stages.lib.params_mistakes import explain
+from stages.lib.variants import NAMES, parse_variant
 
 PARAMS = Path("params.yaml")
 UNUSED_PATH = "data/none"
@@ -88,6 +89,17 @@ class PypiModel(Pypi):
 
 
 Model: TypeAlias = Annotated[PypiModel | Hub | Local, Field(discriminator="source")]
+
+
+class Absent(Section):
+    """There is no such checkpoint; the report says why."""
+
+    source: Literal["none"]
+    path: Literal["data/none"] = Field(description=f"{UNUSED_PATH}, since nothing local is read")
+    reason: str = Field(min_length=1, description="why there is none, in a sentence for the report")
+
+
+Distilled: TypeAlias = Annotated[Absent | Hub | Local, Field(discriminator="source")]
 
 
 Split: TypeAlias = Literal["train", "test"]
@@ -232,7 +244,37 @@ class Summarize(Section):
     batch_size: int = Field(ge=1, description="a whole number of documents from 1")
 
 
-class Report(Section):
+def _distinct_variants(names: list[str]) -> list[str]:
+    for name in names:
+        parse_variant(name)
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is there twice")
+    return names
+
+
+class Compare(Section):
+    variants: Annotated[list[str], AfterValidator(_distinct_variants)] = Field(
+        description=f"a list of distinct names: {NAMES}"
+    )
+    calibration_tokens: int = Field(ge=2, description="a whole number of tokens from 2 (merged_n)")
+    tied_head_sparsity: float = Field(ge=0, lt=1, description="a number from 0 to below 1 (pruned-tied-head)")
+
+
+def _ascending(sparsities: list[float]) -> list[float]:
+    if sparsities != sorted(set(sparsities)):
+        raise ValueError("not in ascending order, or one is there twice")
+    return sparsities
+
+
+class Sensitivity(Section):
+    sparsities: Annotated[
+        list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1), AfterValidator(_ascending)
+    ] = Field(description="a list of numbers from 0 to below 1, in ascending order")
+    alone: float = Field(gt=0, lt=1, description="a number above 0 and below 1: the sparsity of each part alone")
+    tokens: int = Field(ge=2, description="a whole number of tokens from 2: the first ones of the scored text")
+
+
+class Statistics(Section):
     resamples: int = Field(ge=100, description="a whole number from 100: bootstrap resamples behind each interval")
 
 
@@ -243,11 +285,14 @@ class Params(Section):
     text: Text
     reviews: Reviews
     documents: Documents
+    distilled: Distilled
     prune: Prune
     perplexity: Perplexity
     classify: Classify
     summarize: Summarize
-    report: Report
+    compare: Compare
+    sensitivity: Sensitivity
+    statistics: Statistics
 
 
 def load_params(path: Path = PARAMS) -> Params:
@@ -263,6 +308,9 @@ def load_params(path: Path = PARAMS) -> Params:
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not readable as YAML: {error}") from None
     try:
-        return Params.model_validate(content)
+        params = Params.model_validate(content)
     except ValidationError as error:
         raise ParamsError(f"{path}: {explain(error, content, Params)}") from None
+    if "distilled" in params.compare.variants and isinstance(params.distilled, Absent):
+        raise ParamsError(f"{path}: compare.variants: got 'distilled', and distilled.source is none; give a checkpoint")
+    return params

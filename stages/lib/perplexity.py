@@ -6,10 +6,8 @@ reached, given all that precede them in the window; the first token of a window,
 precedes, is not scored there. So every scored token is counted once, and there is no padding.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +16,10 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from stages.lib.artifacts import significant, write_json
 from stages.lib.batches import by_length, pad
 from stages.lib.errors import UserError
 from stages.lib.models import Loaded
 from stages.lib.params import Perplexity
-from stages.lib.predictions import write_predictions
 
 Tokens = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.float64]
@@ -43,6 +39,10 @@ class TokenizedText:
     """The UTF-8 bytes that each token adds to the text; their sum is the text's size."""
     document: npt.NDArray[np.int64]
     """The number of the document in which each token ends."""
+
+    def head(self, tokens: int) -> "TokenizedText":
+        """The first that many tokens, or all where there are fewer."""
+        return TokenizedText(self.tokens[:tokens], self.byte_counts[:tokens], self.document[:tokens])
 
 
 @dataclass(frozen=True)
@@ -155,50 +155,21 @@ def _cross_entropies(loaded: Loaded, states: torch.Tensor, wanted: torch.Tensor)
     return losses
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Sums over the scored tokens of each document in each window: what intervals are made from.
+def score(loaded: Loaded, documents: Sequence[str], settings: Perplexity) -> pd.DataFrame:
+    """Score documents, joined to one text: sums over each document's scored tokens in each window.
 
-    Columns of `table`: document, window, tokens, bytes, nll (in nats).
+    Columns: document, window, tokens, bytes, nll (in nats). Raises as `negative_log_likelihoods` does.
     """
-
-    table: pd.DataFrame
-
-    @property
-    def tokens(self) -> int:
-        return int(self.table["tokens"].sum())
-
-    @property
-    def perplexity(self) -> float:
-        """exp of the mean negative log-likelihood per scored token."""
-        return math.exp(self.table["nll"].sum() / self.tokens)
-
-    @property
-    def bits_per_byte(self) -> float:
-        """The same likelihood per UTF-8 byte of the scored tokens: comparable between tokenizers."""
-        return float(self.table["nll"].sum() / math.log(2) / self.table["bytes"].sum())
-
-    def save(self, predictions: Path, metrics: Path) -> None:
-        """Write the table, and the figures that it comes to."""
-        write_predictions(predictions, self.table)
-        write_json(
-            metrics,
-            {
-                "perplexity": significant(self.perplexity),
-                "bits_per_byte": significant(self.bits_per_byte),
-                "tokens": self.tokens,
-            },
-        )
-
-
-def score(loaded: Loaded, documents: Sequence[str], settings: Perplexity) -> Scores:
-    """Score documents, joined to one text. Raises as `negative_log_likelihoods` does."""
     text = tokenize(loaded.tokenizer, documents)
-    losses = negative_log_likelihoods(loaded, text, settings)
+    return sums(text, negative_log_likelihoods(loaded, text, settings), settings)
+
+
+def sums(text: TokenizedText, losses: Losses, settings: Perplexity) -> pd.DataFrame:
+    """Each token's loss, NaN where it is not scored, summed by document and window."""
     window = np.zeros(len(losses), dtype=np.int64)
     for number, part in enumerate(windows(len(losses), settings.context, settings.stride)):
         window[part.scored : part.end] = number
     table = pd.DataFrame(
         {"document": text.document, "window": window, "tokens": 1, "bytes": text.byte_counts, "nll": losses}
     )
-    return Scores(table[~np.isnan(losses)].groupby(["document", "window"], as_index=False).sum())
+    return table[~np.isnan(losses)].groupby(["document", "window"], as_index=False).sum()

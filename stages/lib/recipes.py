@@ -1,24 +1,26 @@
 """Recipes: a compressed model as what has to be done to its base checkpoint.
 
-A recipe is a folder with a `recipe.json`. It names the SHA-256 of its base and of the mask that
-must come out, so it is refused on any other base, and a wrong mask is never used. The one
-exception is the original, which does nothing and therefore fits every base.
+A recipe is a folder with a `recipe.json`, and with `permutations.safetensors` where it merges
+neurons. It names the SHA-256 of its base and of what must come out, so it is refused on any other
+base, and a wrong result is never used. The one exception is the original, which does nothing and
+therefore fits every base.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from stages.lib.artifacts import write_json
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.errors import UserError
-from stages.lib.families import prunable_weights
+from stages.lib.families import prunable_weights, tied_head
 from stages.lib.masks import Mask, MaskDigest, magnitude_masks
 from stages.lib.selection import Threshold, select
 
 RECIPE = "recipe.json"
+PERMUTATIONS = "permutations.safetensors"
 
 _Digest: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -31,13 +33,18 @@ class Original(BaseModel):
     kind: Literal["original"] = "original"
 
 
+Scope: TypeAlias = Literal["blocks", "tied-head"]
+"""Which weights a mask is chosen from: all matrices of the blocks, or the embedding that is the head too."""
+
+
 class MagnitudePruned(BaseModel):
-    """The base with its `pruned` smallest prunable magnitudes set to zero."""
+    """The base with the `pruned` smallest magnitudes of its scope set to zero."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     kind: Literal["magnitude"] = "magnitude"
     base_sha256: _Digest
+    scope: Scope = "blocks"
     threshold_bits: Annotated[str, Field(pattern="^0x[0-7][0-9a-f]{7}$")]
     """The threshold's float32, as hexadecimal bits: no decimal rounds them."""
     ties: Annotated[int, Field(ge=0)]
@@ -50,17 +57,69 @@ class MagnitudePruned(BaseModel):
         return Threshold(bits=int(self.threshold_bits, 16), ties=self.ties)
 
 
-Recipe: TypeAlias = Original | MagnitudePruned
+class KeptBlocks(BaseModel):
+    """The base with some of its blocks only, in their order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    kind: Literal["kept-blocks"] = "kept-blocks"
+    base_sha256: _Digest
+    blocks: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+    @field_validator("blocks")
+    @classmethod
+    def _in_order(cls, blocks: list[int]) -> list[int]:
+        if blocks != sorted(set(blocks)):
+            raise ValueError("blocks are not in order")
+        return blocks
+
+
+class MergedFeedForward(BaseModel):
+    """The base with the feed-forwards of each group of n blocks aligned and averaged.
+
+    `permutations.safetensors` holds, for each block but a group's first, by its number, which of
+    its neurons goes to the place of each of the first block's. The averages follow from these and
+    the base to the bit, so they are not stored.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    kind: Literal["merged"] = "merged"
+    base_sha256: _Digest
+    n: Annotated[int, Field(ge=1)]
+    anchor_only: bool
+    """Whether only a group's first block uses the average, or all of them."""
+    merged_sha256: _Digest
+    """Of the averaged tensors, group by group, in the order of the family."""
+
+
+class OtherCheckpoint(BaseModel):
+    """Another pretrained model, normalized as the base was."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    folder: Literal["distilled"] = "distilled"
+    """Beside the base's."""
+    sha256: _Digest
+
+
+Recipe: TypeAlias = Original | MagnitudePruned | KeptBlocks | MergedFeedForward | OtherCheckpoint
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
 
 
-def prune_by_magnitude(model: Path, checkpoint: Checkpoint, k: int) -> MagnitudePruned:
-    """The recipe that prunes exactly the k smallest prunable magnitudes of a base model.
+def weights_in(scope: Scope, model: Path) -> list[str]:
+    """The names of the tensors that a scope's masks are chosen from. Raises UserError if there are none."""
+    return prunable_weights(model) if scope == "blocks" else tied_head(model)
 
-    Raises UserError if a prunable weight is NaN or infinite.
+
+def prune_by_magnitude(model: Path, checkpoint: Checkpoint, k: int, scope: Scope = "blocks") -> MagnitudePruned:
+    """The recipe that prunes exactly the k smallest magnitudes of a scope of a base model.
+
+    Raises UserError if a weight in the scope is NaN or infinite.
     """
-    names = prunable_weights(model)
+    names = weights_in(scope, model)
     threshold = select(checkpoint, names, k)
     digest = MaskDigest()
     for _, mask in magnitude_masks(checkpoint, names, threshold):
@@ -69,6 +128,7 @@ def prune_by_magnitude(model: Path, checkpoint: Checkpoint, k: int) -> Magnitude
         raise AssertionError(f"{digest.pruned} weights masked, not {k}")
     return MagnitudePruned(
         base_sha256=checkpoint.sha256,
+        scope=scope,
         threshold_bits=f"{threshold.bits:#010x}",
         ties=threshold.ties,
         pruned=k,
@@ -77,39 +137,56 @@ def prune_by_magnitude(model: Path, checkpoint: Checkpoint, k: int) -> Magnitude
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
-    """Write a recipe into its folder."""
+    """Write a recipe's `recipe.json` into its folder."""
     write_json(folder / RECIPE, recipe.model_dump())
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """Read a recipe from its folder. Raises UserError if there is none, or it is damaged."""
+    """Read a recipe from its folder.
+
+    Raises UserError if there is none, it is damaged, or the folder holds anything beside it.
+    """
     path = folder / RECIPE
     try:
-        return _RECIPE.validate_json(path.read_bytes())
+        recipe = _RECIPE.validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{path}: not found; `dvc repro prune` or `dvc checkout` brings it") from None
+        raise UserError(f"{path}: not found; `dvc repro` or `dvc checkout` brings it") from None
     except ValidationError as error:
         what = error.errors()[0]
         where = ".".join(map(str, what["loc"])) or "the file"
         raise UserError(f"{path}: damaged ({where}: {what['msg']}); remove it and run `dvc checkout`") from None
+    expected = {RECIPE, PERMUTATIONS} if isinstance(recipe, MergedFeedForward) else {RECIPE}
+    found = {file.name for file in folder.iterdir()}
+    if found - expected:
+        raise UserError(
+            f"{folder}: holds {min(found - expected)} beside a recipe of kind {recipe.kind}; "
+            "one folder holds one recipe: remove the other"
+        )
+    if expected - found:
+        raise UserError(f"{folder}: lacks {min(expected - found)}; remove the folder and run `dvc checkout`")
+    return recipe
 
 
-def pruned_masks(recipe: Recipe, model: Path) -> Iterator[tuple[str, Mask]]:
-    """The mask of each pruned tensor of a base model, recomputed in one pass.
-
-    The base is checked before the first mask, the masks' digest after the last one; use none of
-    them before the iterator has ended. Raises UserError if either is not what the recipe says.
-    """
+def check_base(recipe: Recipe, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that a recipe is not for: raises UserError."""
     if isinstance(recipe, Original):
         return
-    checkpoint = Checkpoint(model)
-    if checkpoint.sha256 != recipe.base_sha256:
+    wanted = recipe.sha256 if isinstance(recipe, OtherCheckpoint) else recipe.base_sha256
+    if checkpoint.sha256 != wanted:
         raise UserError(
             f"{checkpoint.path}: has sha256 {checkpoint.sha256[:12]}…, the recipe is for base "
-            f"{recipe.base_sha256[:12]}…; run `dvc repro`, or `dvc checkout` if a file was damaged"
+            f"{wanted[:12]}…; run `dvc repro`, or `dvc checkout` if a file was damaged"
         )
+
+
+def pruned_masks(recipe: MagnitudePruned, model: Path) -> Iterator[tuple[str, Mask]]:
+    """The mask of each pruned tensor of a base model, recomputed in one pass.
+
+    The masks' digest is checked after the last one; use none of them before the iterator has
+    ended. Raises UserError if it is not what the recipe says.
+    """
     digest = MaskDigest()
-    for name, mask in magnitude_masks(checkpoint, prunable_weights(model), recipe.threshold):
+    for name, mask in magnitude_masks(Checkpoint(model), weights_in(recipe.scope, model), recipe.threshold):
         digest.add(mask)
         yield name, mask
     if (digest.hexdigest(), digest.pruned) != (recipe.mask_sha256, recipe.pruned):

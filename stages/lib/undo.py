@@ -9,19 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from stages.lib.artifacts import new_file
-
-LOCK = Path("dvc.lock")
+from stages.lib.errors import UserError
+from stages.lib.lockfile import read_lock
 
 
 def put_back(stage: str) -> None:
     """Restore each missing file that `dvc.lock` lists as an output of a stage, if the cache has it."""
     try:
-        lock = YAML(typ="safe", pure=True).load(LOCK.read_text(encoding="utf-8"))
-        outputs = lock["stages"][stage]["outs"]
+        outputs = read_lock()[stage]["outs"]
         missing = [output for output in outputs if not Path(output["path"]).exists()]
         if not missing:
             return
@@ -32,7 +28,7 @@ def put_back(stage: str) -> None:
             if kept.is_file() and not digest.endswith(".dir"):
                 with new_file(Path(output["path"])) as temporary:
                     shutil.copyfile(kept, temporary)
-    except (OSError, KeyError, TypeError, ValueError, YAMLError, subprocess.SubprocessError):
+    except (OSError, KeyError, TypeError, ValueError, UserError, subprocess.SubprocessError):
         return  # a failure to undo must not hide the failure that it follows
 
 

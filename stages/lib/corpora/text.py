@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stages.lib.corpora import hutto
 from stages.lib.corpora.rows import Row
-from stages.lib.corpora.splits import Files, assign_splits
+from stages.lib.corpora.splits import UNSPLIT, Files, assign_splits
 from stages.lib.corpora.tables import read_table
 from stages.lib.errors import UserError
 from stages.lib.params import HubText, LocalText, PypiText
@@ -17,12 +17,26 @@ def read_text(item: TextItem, files: Files, seed: int) -> list[Row]:
     texts = {split: _documents(item, paths) for split, paths in files.items()}
     if not any(text.strip() for documents in texts.values() for text in documents.values()):
         raise UserError("text: holds no text; give a file with content")
+    if item.format == "plain" and list(texts) == [UNSPLIT]:
+        ((name, text),) = texts[UNSPLIT].items()
+        return _cut(name, text, item.test_share)
     splits = assign_splits(texts, item.test_share, seed)
     return [
         {"document": document, "split": splits[split, document], "text": text}
         for split, documents in texts.items()
         for document, text in documents.items()
     ]
+
+
+def _cut(name: str, text: str, test_share: float) -> list[Row]:
+    """One text in two: its beginning, up to the end of a line, is scored, and the rest is left to train."""
+    end = len(text)
+    if test_share < 1:
+        end = text.find("\n", int(test_share * len(text))) + 1 or len(text)
+    parts: list[Row] = [{"document": name, "split": "test", "text": text[:end]}]
+    if text[end:].strip():
+        parts.append({"document": name, "split": "train", "text": text[end:]})
+    return parts
 
 
 def _documents(item: TextItem, paths: list[Path]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.errors import UserError
-from stages.lib.families.family import Family
+from stages.lib.families.family import Family, FeedForward
 from stages.lib.families.gpt2 import GPT2
 from stages.lib.families.llama import LLAMA
 
@@ -48,4 +48,15 @@ def prunable_weights(model: Path) -> list[str]:
     return family_of(model).prunable(read_config(model))
 
 
-__all__ = ["FAMILIES", "Family", "family_of", "prunable_weights", "read_config"]
+def tied_head(model: Path) -> list[str]:
+    """The name of the one tensor that is both a model folder's token embedding and its head.
+
+    Raises UserError if the model has a head of its own.
+    """
+    family, config = family_of(model), read_config(model)
+    if not config.get("tie_word_embeddings", True):
+        raise UserError(f"{model}: its head is not tied to the token embedding, so there is no tied head to prune")
+    return [family.embedding]
+
+
+__all__ = ["FAMILIES", "Family", "FeedForward", "family_of", "prunable_weights", "read_config", "tied_head"]

@@ -6,8 +6,21 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class FeedForward:
+    """The feed-forward of a block as its neurons: what each reads, and which weights belong to it."""
+
+    pre_activations: tuple[str, ...]
+    """The layers in a block whose outputs, one a neuron, are read to tell neurons apart."""
+    neuron_axes: Mapping[str, int | None]
+    """All its tensors, by name in the block: the axis along which neurons lie, None where there is none.
+
+    Permuting the neurons along all axes at once leaves the block's output as it is.
+    """
+
+
+@dataclass(frozen=True)
 class Family:
-    """Where the blocks of an architecture are, and which matrices in them are prunable."""
+    """Where the blocks of an architecture are, and what in them is prunable or can be merged."""
 
     model_type: str
     """`model_type` in `config.json`."""
@@ -17,11 +30,19 @@ class Family:
     """The prefix of a block's tensors, with `{}` for its number."""
     matrices: tuple[str, ...]
     """The weight matrices in a block, in state-dict order. Norms and biases are not among them."""
+    embedding: str
+    """The token embedding's tensor; a tied head has no other."""
+    feed_forward: FeedForward | None = None
+    """None where the neurons of a block are not simply those of one feed-forward."""
+
+    def depth(self, config: Mapping[str, Any]) -> int:
+        """The number of blocks."""
+        return int(config[self.depth_key])
+
+    def weight(self, block: int, matrix: str) -> str:
+        """The name of one matrix of one block."""
+        return f"{self.block.format(block)}.{matrix}.weight"
 
     def prunable(self, config: Mapping[str, Any]) -> list[str]:
         """The names of all prunable tensors, in state-dict order."""
-        return [
-            f"{self.block.format(number)}.{matrix}.weight"
-            for number in range(int(config[self.depth_key]))
-            for matrix in self.matrices
-        ]
+        return [self.weight(block, matrix) for block in range(self.depth(config)) for matrix in self.matrices]

@@ -4,11 +4,16 @@ Its only `nn.Linear` is the tied head: selecting layers by that class prunes the
 and leaves every block untouched.
 """
 
-from stages.lib.families.family import Family
+from stages.lib.families.family import Family, FeedForward
 
 GPT2 = Family(
     model_type="gpt2",
     depth_key="n_layer",
     block="transformer.h.{}",
     matrices=("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+    embedding="transformer.wte.weight",
+    feed_forward=FeedForward(
+        pre_activations=("mlp.c_fc",),
+        neuron_axes={"mlp.c_fc.weight": 1, "mlp.c_fc.bias": 0, "mlp.c_proj.weight": 0, "mlp.c_proj.bias": None},
+    ),
 )

@@ -1,6 +1,9 @@
-"""Llama, SmolLM2 among them: `Linear` layers, grouped-query attention, a gated feed-forward."""
+"""Llama, SmolLM2 among them: `Linear` layers, grouped-query attention, a gated feed-forward.
 
-from stages.lib.families.family import Family
+A neuron of the gated feed-forward is a row of gate, the same row of up, and a column of down.
+"""
+
+from stages.lib.families.family import Family, FeedForward
 
 LLAMA = Family(
     model_type="llama",
@@ -14,5 +17,17 @@ LLAMA = Family(
         "mlp.gate_proj",
         "mlp.up_proj",
         "mlp.down_proj",
+    ),
+    embedding="model.embed_tokens.weight",
+    feed_forward=FeedForward(
+        pre_activations=("mlp.gate_proj", "mlp.up_proj"),
+        neuron_axes={
+            "mlp.gate_proj.weight": 0,
+            "mlp.gate_proj.bias": 0,  # biases only where the config's mlp_bias is true
+            "mlp.up_proj.weight": 0,
+            "mlp.up_proj.bias": 0,
+            "mlp.down_proj.weight": 1,
+            "mlp.down_proj.bias": None,
+        },
     ),
 )

@@ -1,0 +1,87 @@
+"""From a base checkpoint and a recipe to config and weights: the one place where recipes are applied."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from stages.lib.checkpoint import WEIGHTS, Checkpoint
+from stages.lib.errors import UserError
+from stages.lib.families import family_of, read_config
+from stages.lib.merging import merge, read_permutations
+from stages.lib.recipes import (
+    KeptBlocks,
+    MagnitudePruned,
+    MergedFeedForward,
+    OtherCheckpoint,
+    check_base,
+    pruned_masks,
+    read_recipe,
+)
+
+
+@dataclass(frozen=True)
+class Materialized:
+    """A model without a model class: what its folder would hold."""
+
+    folder: Path
+    """Where its tokenizer and everything else that no recipe changes is."""
+    config: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+    """By name, a tied tensor once."""
+    masks: dict[str, torch.Tensor]
+    """By name, True where pruned."""
+
+    def effective_parameters(self) -> int:
+        """The non-zero entries of all weights."""
+        return sum(int(torch.count_nonzero(weight)) for weight in self.weights.values())
+
+    def total_parameters(self) -> int:
+        return sum(weight.numel() for weight in self.weights.values())
+
+
+def materialize(base: Path, folder: Path) -> Materialized:
+    """Apply the recipe in `folder` to the model folder `base`.
+
+    Raises UserError if either is missing or damaged, or the recipe is for another base.
+    """
+    recipe = read_recipe(folder)
+    if isinstance(recipe, OtherCheckpoint):
+        base = base.parent / recipe.folder
+    check_base(recipe, Checkpoint(base))
+    config, weights = read_config(base), load_file(base / WEIGHTS)
+    masks: dict[str, torch.Tensor] = {}
+    if isinstance(recipe, MagnitudePruned):
+        masks = {name: torch.from_numpy(mask) for name, mask in pruned_masks(recipe, base)}
+        for name, mask in masks.items():
+            weights[name].masked_fill_(mask, 0)
+    elif isinstance(recipe, KeptBlocks):
+        config, weights = _keep(recipe.blocks, base, config, weights)
+    elif isinstance(recipe, MergedFeedForward):
+        family = family_of(base)
+        permutations = read_permutations(folder, recipe, family.depth(config))
+        merged = merge(weights, family, family.depth(config), recipe.n, recipe.anchor_only, permutations)
+        if merged != recipe.merged_sha256:
+            raise UserError(f"{folder}: the average is not the recipe's; remove the folder and run `dvc checkout`")
+    return Materialized(base, config, weights, masks)
+
+
+def _keep(
+    blocks: list[int], base: Path, config: dict[str, Any], weights: dict[str, torch.Tensor]
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Config and weights of the kept blocks only, numbered anew."""
+    family = family_of(base)
+    depth = family.depth(config)
+    if blocks[-1] >= depth:
+        raise UserError(f"the recipe keeps block {blocks[-1]}, {base} has {depth}; run `dvc repro`")
+    number = {f"{family.block.format(old)}.": f"{family.block.format(new)}." for new, old in enumerate(blocks)}
+    gone = tuple(f"{family.block.format(block)}." for block in range(depth) if block not in blocks)
+    kept = {}
+    for name, weight in weights.items():
+        if name.startswith(gone):
+            continue
+        old = next((prefix for prefix in number if name.startswith(prefix)), None)
+        kept[name if old is None else number[old] + name.removeprefix(old)] = weight
+    return {**config, family.depth_key: len(blocks)}, kept

@@ -1,0 +1,124 @@
+"""All models of a study: what was measured of each, read together, and as two tables for scripts."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stages.lib.artifacts import significant
+from stages.lib.checkpoint import WEIGHTS
+from stages.lib.comparison import REFERENCES, Comparison, Tables
+from stages.lib.measures import KINDS, Kind
+from stages.lib.predictions import read_predictions
+
+DATA = Path("data")
+METRICS = Path("metrics")
+
+_PREDICTIONS: dict[str, dict[Kind, str]] = {
+    "original": {
+        "perplexity": "baseline_ppl.parquet",
+        "classify": "classify/original.parquet",
+        "summarize": "summarize/original.parquet",
+    },
+    "pruned": {
+        "perplexity": "post_ppl.parquet",
+        "classify": "classify/pruned.parquet",
+        "summarize": "summarize/pruned.parquet",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a model is."""
+
+    total_parameters: int
+    effective_parameters: int
+    stored_bytes: int
+    """Of the recipe; of the weights for the original, over which the others are recipes."""
+
+
+def read_tables(variants: Sequence[str]) -> Tables:
+    """The predictions of the original, the pruned model and all variants.
+
+    Raises UserError if one is missing or damaged.
+    """
+    folder = DATA / "predictions"
+    paths = _PREDICTIONS | {
+        variant: {kind: f"compare/{variant}/{kind}.parquet" for kind in KINDS} for variant in variants
+    }
+    return {model: {kind: read_predictions(folder / path) for kind, path in of.items()} for model, of in paths.items()}
+
+
+def read_sizes(variants: Sequence[str]) -> dict[str, Size]:
+    """The size of every model, the original first."""
+    counts = _read_json(METRICS / "prune.json")
+    total = counts["total_parameters"]
+    sizes = {
+        "original": Size(total, total - counts["zeros_before"], (DATA / "model" / WEIGHTS).stat().st_size),
+        "pruned": Size(total, counts["effective_parameters"], _folder_bytes(DATA / "pruned")),
+    }
+    for variant in variants:
+        measured = _read_json(METRICS / "compare" / f"{variant}.json")
+        stored = _folder_bytes(DATA / "variants" / variant)
+        sizes[variant] = Size(measured["total_parameters"], measured["effective_parameters"], stored)
+    return sizes
+
+
+def summary(comparisons: Sequence[Comparison], sizes: dict[str, Size], absent: dict[str, str]) -> pd.DataFrame:
+    """One row a model: sizes, every measure with its interval, and Holm's p against both references.
+
+    `absent` names models that the study has and this run has not, and says why.
+    """
+    rows: list[dict[str, Any]] = []
+    for model, size in sizes.items():
+        row: dict[str, Any] = {"model": model, **vars(size)}
+        for comparison in comparisons:
+            key, estimate = comparison.measure.key, comparison.estimates[model]
+            row[key] = significant(estimate.value)
+            if estimate.interval is not None:
+                row[f"{key}_low"] = significant(estimate.interval.low)
+                row[f"{key}_high"] = significant(estimate.interval.high)
+            row[f"{key}_n"] = comparison.n
+            for reference in REFERENCES:
+                if (model, reference) in comparison.differences:
+                    p = comparison.differences[model, reference].p_holm
+                    row[f"{key}_p_vs_{reference}"] = significant(p, 3)
+        rows.append(row)
+    rows += [{"model": model, "note": reason} for model, reason in absent.items()]
+    table = pd.DataFrame(rows)
+    whole = [*vars(sizes["original"]), *(f"{comparison.measure.key}_n" for comparison in comparisons)]
+    return table.astype(dict.fromkeys(whole, "Int64"))  # a model that is absent has none, which int64 cannot say
+
+
+def differences(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """One row for each model, reference and measure: the paired difference and its p-values."""
+    return pd.DataFrame(
+        [
+            {
+                "model": model,
+                "reference": reference,
+                "measure": comparison.measure.key,
+                "difference": significant(found.value),
+                "low": significant(found.interval.low) if found.interval else None,
+                "high": significant(found.interval.high) if found.interval else None,
+                "p": significant(found.p, 3),
+                "p_holm": significant(found.p_holm, 3),
+                "n": comparison.n,
+            }
+            for comparison in comparisons
+            for (model, reference), found in comparison.differences.items()
+        ]
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
