@@ -38,7 +38,7 @@ def measure(recipe: Path, scores: Path, metrics: Path) -> None:
 
     table = predict(load(MODEL, recipe, set_up(params.compute, params.seed)), params)
     write_predictions(scores, table)
-    write_json(metrics, figures("perplexity", table, params.statistics.resamples, params.seed))
+    write_json(metrics, figures("perplexity", table))
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -63,10 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
     device, tuned = set_up(params.compute, params.seed), params.classify.mode == "all"
     table = predict(load(MODEL, Path("data") / arguments.item, device, keep_masks=tuned), params)
     write_predictions(Path(f"data/predictions/classify/{arguments.item}.parquet"), table)
-    write_json(
-        Path(f"metrics/classify/{arguments.item}.json"),
-        figures("classify", table, params.statistics.resamples, params.seed),
-    )
+    write_json(Path(f"metrics/classify/{arguments.item}.json"), figures("classify", table))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,12 @@ METRICS = Path("metrics/compare")
 
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
+    from pandas import DataFrame
+
     from stages.lib.artifacts import new_folder, write_json
     from stages.lib.compute import set_up
     from stages.lib.materialize import materialize
-    from stages.lib.measures import figures
+    from stages.lib.measures import Kind, figures, intervals
     from stages.lib.models import ready
     from stages.lib.predictions import write_predictions
 
@@ -28,25 +30,20 @@ def main(arguments: argparse.Namespace) -> None:
         "effective_parameters": made.effective_parameters(),
     }
     loaded = ready(made, set_up(params.compute, params.seed), keep_masks=params.classify.mode == "all")
-    draws = params.statistics.resamples, params.seed
-    perplexity = baseline_ppl.predict(loaded, params)
-    summaries = summarize.predict(loaded, params)
-    reviews = classify.predict(loaded, params)  # the last one, since it may fine-tune the model
+    tables: dict[Kind, DataFrame] = {
+        "perplexity": baseline_ppl.predict(loaded, params),
+        "summarize": summarize.predict(loaded, params),
+        "classify": classify.predict(loaded, params),  # the last one, since it may fine-tune the model
+    }
+    measured: dict[str, float] = {}
     with new_folder(PREDICTIONS / arguments.item) as folder:
-        write_predictions(folder / "perplexity.parquet", perplexity)
-        write_predictions(folder / "classify.parquet", reviews)
-        write_predictions(folder / "summarize.parquet", summaries)
-    rouge = figures("summarize", summaries, *draws)
-    write_json(
-        METRICS / f"{arguments.item}.json",
-        {
-            **counts,
-            **figures("perplexity", perplexity, *draws),
-            **figures("classify", reviews, *draws),
-            **{key: value for key, value in rouge.items() if key != "examples"},
-            "documents": rouge["examples"],
-        },
-    )
+        for kind, table in tables.items():
+            write_predictions(folder / f"{kind}.parquet", table)
+            found = figures(kind, table)
+            if kind == "summarize":
+                found["documents"] = int(found.pop("examples"))  # the reviews are the examples
+            measured |= found | intervals(kind, table, params.statistics.resamples, params.seed)
+    write_json(METRICS / f"{arguments.item}.json", {**counts, **measured})
 
 
 if __name__ == "__main__":

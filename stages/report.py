@@ -55,12 +55,13 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.lib.markdown_report import render
     from stages.lib.measures import MEASURES
     from stages.lib.recipes import MagnitudePruned, read_recipe
-    from stages.lib.study import differences, read_sizes, read_tables, summary
+    from stages.lib.study import differences, forget_others, read_sizes, read_tables, summary
 
     recipe = read_recipe(PRUNED)
     if not isinstance(recipe, MagnitudePruned):
         raise UserError(f"{PRUNED}: holds the recipe of another model; run `dvc repro prune`")
     variants = params.compare.variants
+    forget_others(variants)
     tables, sizes = read_tables(variants), read_sizes(variants)
     comparisons = [compare(measure, tables, params.statistics.resamples, params.seed) for measure in MEASURES]
     absent = {"distilled": params.distilled.reason} if isinstance(params.distilled, Absent) else {}

@@ -1,7 +1,6 @@
 """Write the recipe of each of the study's other models, those in compare.variants of params.yaml."""
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,16 +69,6 @@ def write_variant(
         align.write_merged(variant.n, variant.method == "merged-anchor", folder)
 
 
-def remove_results_but(variants: list[Variant]) -> None:
-    """Remove what was measured of variants that are no longer asked for; DVC's cache keeps it."""
-    names = {variant.name for variant in variants}
-    for results in RESULTS:
-        results.mkdir(parents=True, exist_ok=True)
-        for path in results.iterdir():
-            if path.name.removesuffix(".json") not in names:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     variants = [parse_variant(name) for name in params.compare.variants]
@@ -91,7 +80,8 @@ def main(arguments: argparse.Namespace) -> None:
     with new_folder(OUT) as folder:
         for variant in variants:
             write_variant(variant, params, checkpoint, align, folder / variant.name)
-    remove_results_but(variants)
+    for results in RESULTS:  # where there is no variant, the report still reads these folders
+        results.mkdir(parents=True, exist_ok=True)
 
 
 if __name__ == "__main__":

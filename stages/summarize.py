@@ -52,10 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     table = predict(load(MODEL, Path("data") / arguments.item, set_up(params.compute, params.seed)), params)
     write_predictions(Path(f"data/predictions/summarize/{arguments.item}.parquet"), table)
-    write_json(
-        Path(f"metrics/summarize/{arguments.item}.json"),
-        figures("summarize", table, params.statistics.resamples, params.seed),
-    )
+    write_json(Path(f"metrics/summarize/{arguments.item}.json"), figures("summarize", table))
 
 
 if __name__ == "__main__":

@@ -177,9 +177,12 @@ TINY_PARAMS: dict[str, Any] = {
         "no_repeat_ngram_size": 0,
         "batch_size": 4,
     },
-    "report": {"resamples": 100},
+    "compare": {"variants": ["merged_2", "compressed_2"], "calibration_tokens": 64, "tied_head_sparsity": 0.51},
+    "sensitivity": {"sparsities": [0, 0.3, 0.6], "alone": 0.3, "tokens": 128},
+    "statistics": {"resamples": 100},
     "model": {"source": "local", "path": "mine/model"},
-    "text": {"source": "local", "path": "mine/text.txt"},
+    "distilled": {"source": "none", "path": "data/none", "reason": "There is none, it is a test."},
+    "text": {"source": "local", "path": "mine/text.txt", "test_share": 0.7},
     "reviews": {"source": "local", "path": "mine/reviews.jsonl"},
     "documents": {"source": "local", "path": "mine/documents.jsonl"},
 }
@@ -209,7 +212,8 @@ def make_project(folder: Path, model: Path) -> None:
     """A project around a tiny local model and local data: params, data, code and DAG."""
     mine = folder / "mine"
     shutil.copytree(model, mine / "model")
-    (mine / "text.txt").write_text(prose(400, 5), encoding="utf-8")
+    lines = [prose(40, seed) for seed in range(10)]
+    (mine / "text.txt").write_text("\n".join(lines), encoding="utf-8")
     write_jsonl(
         mine / "reviews.jsonl",
         [{"text": prose(5 + row % 7, row), "label": "positive" if row % 2 else "negative"} for row in range(50)],
@@ -220,8 +224,16 @@ def make_project(folder: Path, model: Path) -> None:
     )
     (folder / ".dvc").mkdir()
     shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "data/.gitignore"):
-        (folder / name).parent.mkdir(exist_ok=True)
+    for name in (
+        "dvc.yaml",
+        ".dvc/config",
+        ".dvc/.gitignore",
+        ".dvcignore",
+        ".gitignore",
+        "data/.gitignore",
+        "data/predictions/.gitignore",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
     shutil.copyfile(ROOT / "data" / "none", folder / "data" / "none")
     shutil.copytree(ROOT / "data" / "original", folder / "data" / "original")

@@ -12,10 +12,14 @@ from conftest import Finished, make_project
 
 PRUNED_ONLY = {"prune", "post-ppl", "classify@pruned", "summarize@pruned", "report"}
 ALL = PRUNED_ONLY | {
-    *(f"download@{item}" for item in ("model", "text", "reviews", "documents")),
+    *(f"download@{item}" for item in ("model", "distilled", "text", "reviews", "documents")),
     "baseline-ppl",
     "classify@original",
     "summarize@original",
+    "shrink",
+    "compare@merged_2",
+    "compare@compressed_2",
+    "sensitivity",
 }
 
 ENVIRONMENT = {

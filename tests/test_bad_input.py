@@ -54,7 +54,25 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"classify.mode": "body"}, ("classify.mode: got 'body', takes head (frozen body) or all",)),
     ({"classify.learning_rate": 0}, ("classify.learning_rate: got 0, takes a number above 0",)),
     ({"summarize.cue": ""}, ("summarize.cue: got '', takes the text that follows",)),
-    ({"report.resamples": 10}, ("report.resamples: got 10, takes a whole number from 100",)),
+    ({"statistics.resamples": 10}, ("statistics.resamples: got 10, takes a whole number from 100",)),
+    ({"compare.variants": ["merged_2", "pruned_2"]}, ("compare.variants: got", "'pruned_2' is none of them")),
+    (
+        {"compare.variants": ["compressed_0"]},
+        ("compare.variants: got ['compressed_0'], takes a list", "n a whole number"),
+    ),
+    ({"compare.variants": ["merged_-4"]}, ("compare.variants: got", "'merged_-4' is none of them")),
+    ({"compare.variants": ["merged_2", "merged_2"]}, ("compare.variants: got", "'merged_2' is there twice")),
+    ({"compare.variants": "merged_2"}, ("compare.variants: got 'merged_2', takes a list of distinct names",)),
+    ({"compare.variants": [4]}, ("compare.variants.0: got 4, takes a list of distinct names",)),
+    ({"compare.variants": ["distilled"]}, ("compare.variants: got 'distilled', and distilled.source is none",)),
+    ({"compare.calibration_tokens": 1}, ("compare.calibration_tokens: got 1, takes a whole number of tokens from 2",)),
+    ({"compare.tied_head_sparsity": 1}, ("compare.tied_head_sparsity: got 1, takes a number from 0 to below 1",)),
+    ({"sensitivity.sparsities": []}, ("sensitivity.sparsities: got [], takes a list of numbers",)),
+    ({"sensitivity.sparsities": [0.2, 0.1]}, ("sensitivity.sparsities: got [0.2, 0.1], takes", "ascending")),
+    ({"sensitivity.sparsities": [0.1, 1.0]}, ("sensitivity.sparsities.1: got 1.0, takes a list of numbers",)),
+    ({"sensitivity.alone": 0}, ("sensitivity.alone: got 0, takes a number above 0",)),
+    ({"distilled.source": "pypi"}, ("distilled.source: got 'pypi', takes none, hub, local",)),
+    ({"distilled.reason": ""}, ("distilled.reason: got '', takes why there is none",)),
     ({"model.source": "ftp"}, ("model.source: got 'ftp', takes pypi, hub, local",)),
     ({"text.source": None}, ("text.source: got 'nothing', takes pypi, hub, local",)),
     ({"text.path": "data/none"}, ("text.path: got 'data/none', takes", "for items that are not local")),
@@ -311,3 +329,48 @@ def test_reviews_of_one_class(project: Path, run_stage: RunStage) -> None:
     for item in ("model", "reviews"):
         assert run_stage("download", item).status == 0
     assert_one_line(run_stage("classify", "original"), 1, "all of one class")
+
+
+def shrunk_by(project: Path, run_stage: RunStage, **changes: Any) -> Finished:
+    write_params(project, changed_params({key.replace("__", "."): value for key, value in changes.items()}))
+    for item in ("model", "distilled", "text"):
+        assert run_stage("download", item).status == 0
+    return run_stage("shrink")
+
+
+@pytest.mark.parametrize("name", ["merged_3", "compressed_40", "merged_3-anchor"])
+def test_more_blocks_together_than_there_are(project: Path, run_stage: RunStage, name: str) -> None:
+    finished = shrunk_by(project, run_stage, compare__variants=[name])
+    assert_one_line(finished, 2, f"compare.variants: got '{name}', and the model has 2 blocks; n is at most that")
+    assert not Path("data/variants").exists()
+
+
+def test_calibration_text_too_short(project: Path, run_stage: RunStage) -> None:
+    finished = shrunk_by(project, run_stage, compare__calibration_tokens=10_000)
+    assert_one_line(finished, 1, "the calibration text has", "compare.calibration_tokens is 10000; lower it")
+
+
+def test_no_calibration_text(project: Path, run_stage: RunStage) -> None:
+    finished = shrunk_by(project, run_stage, text__test_share=1.0)
+    assert_one_line(finished, 1, "data/text/rows.parquet: has no train rows; give files for it, or change test_share")
+
+
+def test_a_variant_whose_recipe_is_not_there(downloaded: Path, run_stage: RunStage) -> None:
+    assert_one_line(run_stage("compare", "merged_9"), 1, "data/variants/merged_9/recipe.json: not found; `dvc repro`")
+
+
+def test_two_recipes_in_one_folder(project: Path, run_stage: RunStage) -> None:
+    assert shrunk_by(project, run_stage).status == 0
+    shutil.copyfile(
+        "data/variants/merged_2/permutations.safetensors", "data/variants/compressed_2/permutations.safetensors"
+    )
+    finished = run_stage("compare", "compressed_2")
+    assert_one_line(finished, 1, "holds permutations.safetensors beside a recipe of kind kept-blocks; one folder")
+
+
+def test_a_variant_of_another_base(project: Path, run_stage: RunStage) -> None:
+    assert shrunk_by(project, run_stage).status == 0
+    path = Path("data/model/model.safetensors")
+    save_file({name: weight * 2 for name, weight in load_file(path).items()}, path)
+    for variant in ("merged_2", "compressed_2"):
+        assert_one_line(run_stage("compare", variant), 1, "the recipe is for base")

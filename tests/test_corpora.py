@@ -1,5 +1,6 @@
 """Corpora: what is read from each format, and splits that keep documents apart."""
 
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -58,9 +59,26 @@ def test_draws_are_nested_and_repeat_themselves() -> None:
 def test_a_local_text_file_is_one_document_to_the_byte(tmp_path: Path) -> None:
     text = "\ufeffna\u00efve\r\n\r\n  end \n"
     (tmp_path / "text.txt").write_bytes(text.encode())
-    item = params_of(tmp_path).text
+    item = params_of(tmp_path, text__test_share=1.0).text
     (row,) = read_text(item, {UNSPLIT: [tmp_path / "text.txt"]}, seed=0)
     assert row == {"document": "text.txt", "split": "test", "text": text}
+
+
+@given(st.text(min_size=1).filter(str.strip), st.floats(0.01, 0.99))
+def test_one_text_is_cut_in_two_at_a_line(text: str, share: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "text.txt"
+        path.write_bytes(text.encode("utf-8", "replace"))
+        text = path.read_bytes().decode()
+        rows = read_text(params_of(Path(folder), text__test_share=share).text, {UNSPLIT: [path]}, seed=0)
+    scored = str(rows[0]["text"])
+    assert [row["split"] for row in rows] == ["test", "train"][: len(rows)]
+    left = str(rows[1]["text"]) if len(rows) > 1 else text[len(scored) :]
+    assert scored + left == text
+    assert len(rows) > 1 or not left.strip()
+    assert len(scored) > int(share * len(text)) or scored == text
+    assert scored == text or scored.endswith("\n")
+    assert "\n" not in scored[int(share * len(text)) : -1]  # no further than to the end of the line
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:

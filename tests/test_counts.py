@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import CPU, ROOT
@@ -12,9 +13,13 @@ from stages.lib.checkpoint import Checkpoint
 from stages.lib.counts import count
 from stages.lib.exporting import export
 from stages.lib.families import prunable_weights
+from stages.lib.families.gpt2 import GPT2
+from stages.lib.materialize import materialize
+from stages.lib.merging import merge, write_permutations
 from stages.lib.models import load
 from stages.lib.params import load_params
-from stages.lib.recipes import prune_by_magnitude, write_recipe
+from stages.lib.recipes import KeptBlocks, MergedFeedForward, prune_by_magnitude, write_recipe
+from stages.lib.variants import block_groups
 
 
 def test_total_is_the_models_own_with_tied_tensors_once(tiny_folder: Path) -> None:
@@ -42,13 +47,20 @@ def test_zeros_that_were_there_are_counted_honestly(tiny_folders: dict[str, Path
     assert counts.effective(k) == sum(int(parameter.count_nonzero()) for parameter in model.parameters())
 
 
-def test_full_size_gpt2(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """GPT-2 small with random weights."""
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config())
-    base = tmp_path / "base"
-    model.save_pretrained(base)
-    embeddings = {name: p.detach().clone() for name, p in model.named_parameters() if "wte" in name or "wpe" in name}
-    del model
+    folder = tmp_path_factory.mktemp("full") / "base"
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    return folder
+
+
+def test_full_size_gpt2(full_size: Path, tmp_path: Path) -> None:
+    base = full_size
+    embeddings = {
+        name: p for name, p in load_file(base / "model.safetensors").items() if "wte" in name or "wpe" in name
+    }
     checkpoint, names = Checkpoint(base), prunable_weights(base)
     counts = count(checkpoint, names)
     assert counts.total == 124_439_808
@@ -68,3 +80,42 @@ def test_full_size_gpt2(tmp_path: Path) -> None:
     assert sum(tensor.numel() for tensor in embeddings.values()) == 39_383_808
     for name, tensor in embeddings.items():
         assert torch.equal(pruned[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("n", "parameters"), [(4, 60_648_960), (6, 53_561_088), (8, 53_561_088), (10, 53_561_088), (1, 124_439_808)]
+)
+def test_full_size_compressed(full_size: Path, tmp_path: Path, n: int, parameters: int) -> None:
+    first = [group[0] for group in block_groups(12, n)]
+    write_recipe(KeptBlocks(base_sha256=Checkpoint(full_size).sha256, blocks=first), tmp_path)
+    assert materialize(full_size, tmp_path).total_parameters() == parameters
+
+
+def test_full_size_merged(full_size: Path, tmp_path: Path) -> None:
+    order = {block: np.arange(3072, dtype=np.uint16) for block in range(12) if block % 4}
+    digest = merge(load_file(full_size / "model.safetensors"), GPT2, 12, 4, False, order)
+    base = Checkpoint(full_size).sha256
+    write_recipe(MergedFeedForward(base_sha256=base, n=4, anchor_only=False, merged_sha256=digest), tmp_path)
+    write_permutations(order, tmp_path)
+    made = materialize(full_size, tmp_path)
+    assert made.total_parameters() == 124_439_808
+    assert torch.equal(made.weights["transformer.h.4.mlp.c_fc.weight"], made.weights["transformer.h.7.mlp.c_fc.weight"])
+
+
+def test_full_size_tied_head(full_size: Path, tmp_path: Path) -> None:
+    """The published Pruned_104M: about half of the tied head, and 104.7M parameters left."""
+    share = load_params(ROOT / "studies" / "gpt2.yaml").compare.tied_head_sparsity
+    recipe = prune_by_magnitude(full_size, Checkpoint(full_size), round(share * 50257 * 768), "tied-head")
+    write_recipe(recipe, tmp_path)
+    made, base = materialize(full_size, tmp_path), load_file(full_size / "model.safetensors")
+    touched = [name for name, weight in made.weights.items() if not torch.equal(weight, base[name])]
+    assert touched == ["transformer.wte.weight"]
+    zeros = sum(int((weight == 0).sum()) for weight in base.values())
+    assert made.effective_parameters() == 124_439_808 - zeros - round(0.51 * 38_597_376)
+    assert 104.6e6 < made.effective_parameters() + zeros < 104.8e6
+
+
+def test_full_size_distilgpt2() -> None:
+    with torch.device("meta"):
+        model = GPT2LMHeadModel(GPT2Config(n_layer=6))
+    assert sum(parameter.numel() for parameter in model.parameters()) == 81_912_576

@@ -5,15 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Finished
+from conftest import ROOT, TINY_PARAMS, Finished
 from imports import executed_files
 from ruamel.yaml import YAML
 
 from stages.lib.params import Params
 
 DAG = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
-ITEMS = ("model", "text", "reviews", "documents")
-MODELS = ("original", "pruned")
+ITEMS = ("model", "distilled", "text", "reviews", "documents")
+MATRIX = {
+    "classify": ("original", "pruned"),
+    "summarize": ("original", "pruned"),
+    "compare": TINY_PARAMS["compare"]["variants"],
+}
 
 
 def module_of(name: str) -> Path:
@@ -21,8 +25,12 @@ def module_of(name: str) -> Path:
 
 
 def test_the_stages_are_those_of_the_pipeline() -> None:
-    assert list(DAG) == ["download", "baseline-ppl", "prune", "post-ppl", "classify", "summarize", "report"]
-    assert DAG["classify"]["matrix"] == DAG["summarize"]["matrix"] == {"model": list(MODELS)}
+    assert list(DAG) == [
+        *("download", "baseline-ppl", "prune", "post-ppl", "classify", "summarize"),
+        *("shrink", "compare", "sensitivity", "report"),
+    ]
+    assert DAG["classify"]["matrix"] == DAG["summarize"]["matrix"] == {"model": ["original", "pruned"]}
+    assert DAG["compare"]["matrix"] == {"variant": "${compare.variants}"}
 
 
 @pytest.mark.parametrize("name", DAG)
@@ -40,7 +48,7 @@ def listed_params() -> Iterator[tuple[str, str | None, set[str]]]:
             for item in ITEMS:
                 yield name, item, {item, stage["foreach"][item]["also"]}
         else:
-            for model in MODELS if "matrix" in stage else (None,):
+            for model in MATRIX.get(name, (None,)):
                 yield name, model, set(stage["params"])
 
 

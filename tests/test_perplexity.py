@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import CPU, prose
@@ -15,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from stages.lib import perplexity
 from stages.lib.errors import UserError
+from stages.lib.measures import MEASURES, value
 from stages.lib.models import Loaded, load
 from stages.lib.params import Perplexity
 from stages.lib.perplexity import SEPARATOR, score, tokenize, windows
@@ -51,20 +53,27 @@ def independent_perplexity(loaded: Loaded, text: str, context: int, stride: int)
     return math.exp(total / count), count
 
 
+MEASURE = {measure.key: measure for measure in MEASURES}
+
+
+def perplexity_of(scores: pd.DataFrame) -> float:
+    return value(MEASURE["perplexity"], scores)
+
+
 @pytest.mark.parametrize(("context", "stride"), [(64, 64), (64, 16), (100, 37), (128, 1), (2, 1), (2, 2)])
 def test_equals_an_independent_loop(loaded: Loaded, context: int, stride: int) -> None:
     scores = score(loaded, DOCUMENTS[:1], settings(context, stride))
     expected, count = independent_perplexity(loaded, DOCUMENTS[0], context, stride)
-    assert scores.tokens == count
-    assert scores.perplexity == pytest.approx(expected, rel=1e-5)
+    assert scores["tokens"].sum() == count
+    assert perplexity_of(scores) == pytest.approx(expected, rel=1e-5)
 
 
 def test_several_documents_are_one_text(loaded: Loaded) -> None:
     scores = score(loaded, DOCUMENTS, settings(128, 64))
     expected, count = independent_perplexity(loaded, SEPARATOR.join(DOCUMENTS), 128, 64)
-    assert scores.tokens == count
-    assert scores.perplexity == pytest.approx(expected, rel=1e-5)
-    assert list(scores.table["document"].unique()) == [0, 1, 2, 3]
+    assert scores["tokens"].sum() == count
+    assert perplexity_of(scores) == pytest.approx(expected, rel=1e-5)
+    assert list(scores["document"].unique()) == [0, 1, 2, 3]
 
 
 def test_the_token_counts_of_documents_are_their_own(loaded: Loaded) -> None:
@@ -91,14 +100,16 @@ def test_bits_per_byte_is_the_likelihood_of_the_scored_bytes(loaded: Loaded) -> 
     scores = score(loaded, DOCUMENTS[:1], settings(128, 64))
     ids = loaded.tokenizer(DOCUMENTS[0])["input_ids"]
     unscored = len(loaded.tokenizer.decode(ids[:1]).encode())
-    bits = math.log2(scores.perplexity) * scores.tokens
-    assert scores.bits_per_byte == pytest.approx(bits / (len(DOCUMENTS[0].encode()) - unscored), rel=1e-9)
+    bits = math.log2(perplexity_of(scores)) * scores["tokens"].sum()
+    assert value(MEASURE["bits_per_byte"], scores) == pytest.approx(
+        bits / (len(DOCUMENTS[0].encode()) - unscored), rel=1e-9
+    )
 
 
 def test_batches_change_nothing(loaded: Loaded) -> None:
     alone = score(loaded, DOCUMENTS, settings(64, 32))
     batched = score(loaded, DOCUMENTS, settings(64, 32, batch_size=3))
-    np.testing.assert_allclose(alone.table["nll"], batched.table["nll"], rtol=1e-5)
+    np.testing.assert_allclose(alone["nll"], batched["nll"], rtol=1e-5)
 
 
 def test_padding_changes_nothing(loaded: Loaded) -> None:
@@ -160,10 +171,10 @@ def test_a_window_longer_than_the_model_takes_is_refused(loaded: Loaded) -> None
 
 
 def test_the_pruned_model_is_scored_on_the_same_tokens(loaded: Loaded) -> None:
-    before = score(loaded, DOCUMENTS, settings(64, 64)).table
+    before = score(loaded, DOCUMENTS, settings(64, 64))
     with torch.no_grad():
         for parameter in loaded.model.parameters():
             parameter.mul_(0.5)
-    after = score(loaded, DOCUMENTS, settings(64, 64)).table
+    after = score(loaded, DOCUMENTS, settings(64, 64))
     assert before[["document", "window", "tokens", "bytes"]].equals(after[["document", "window", "tokens", "bytes"]])
     assert not np.allclose(before["nll"], after["nll"])

@@ -22,6 +22,10 @@ def metric(repository: Repository, name: str) -> dict[str, float]:
     return content
 
 
+def with_intervals(*keys: str) -> set[str]:
+    return {name for key in keys for name in (key, f"{key}_low", f"{key}_high")}
+
+
 def test_the_names_that_others_script_against(repository: Repository) -> None:
     for name in ("baseline_ppl", "post_ppl"):
         assert set(metric(repository, name)) == {"perplexity", "bits_per_byte", "tokens"}
@@ -31,6 +35,25 @@ def test_the_names_that_others_script_against(repository: Repository) -> None:
     for model in ("original", "pruned"):
         assert set(metric(repository, f"classify/{model}")) == {"accuracy", "examples"}
         assert {"rouge1", "rouge2", "rougeL", "examples"} < set(metric(repository, f"summarize/{model}"))
+    for variant in ("merged_2", "compressed_2"):
+        assert set(metric(repository, f"compare/{variant}")) == (
+            with_intervals("perplexity", "bits_per_byte", "accuracy", "rouge1", "rouge2", "rougeL")
+            | {"lead_rougeL", "tokens", "examples", "documents", "total_parameters", "effective_parameters"}
+        )
+
+
+def test_another_variant_runs_itself(repository: Repository) -> None:
+    before = repository.results()
+    params = repository.folder / "params.yaml"
+    good = params.read_text()
+    params.write_text(good.replace("compressed_2", "compressed_2, compressed_1"))
+    assert ran(repository.dvc("repro")) == {"shrink", "compare@compressed_1", "report"}
+    assert "compressed_1," in (repository.folder / "metrics" / "summary.csv").read_text()
+    params.write_text(good)
+    assert ran(repository.dvc("repro")) == {"report"}
+    assert repository.results() == before  # what is not asked for any more is gone
+    assert repository.dvc("status").strip() == "Data and pipelines are up to date."
+    repository.git("checkout", "dvc.lock")  # DVC leaves the stage that is gone in it
 
 
 def test_again_runs_nothing(repository: Repository) -> None:
@@ -67,7 +90,7 @@ def test_a_seed_does_not_fetch_the_model_again(repository: Repository) -> None:
     params.write_text(before.replace("seed: 0", "seed: 1"))
     changed = json.loads(repository.dvc("status", "--json"))
     params.write_text(before)
-    assert set(changed) == ALL - {"download@model", "download@documents", "prune"}
+    assert set(changed) == ALL - {"download@model", "download@distilled", "download@documents", "prune"}
 
 
 def test_wrong_params_stop_the_run_and_lose_nothing(repository: Repository) -> None:

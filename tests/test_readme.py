@@ -17,6 +17,12 @@ def test_the_table_is_the_committed_reports() -> None:
     assert table in README
 
 
+def test_all_models_are_the_committed_reports() -> None:
+    table = REPORT.split("## All models\n\n")[1].split("\n\n")[0]
+    assert table.startswith("|  | parameters | effective | stored, bytes | perplexity")
+    assert table in README
+
+
 def test_the_answer_is_the_committed_reports() -> None:
     assert REPORT.split("\n\n")[1] in README
 

@@ -5,16 +5,29 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import CPU, TINY
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.errors import UserError
-from stages.lib.families import prunable_weights
+from stages.lib.families import family_of, prunable_weights
+from stages.lib.merging import merge, write_permutations
 from stages.lib.models import load
-from stages.lib.recipes import prune_by_magnitude, pruned_masks, read_recipe, write_recipe
+from stages.lib.recipes import (
+    KeptBlocks,
+    MagnitudePruned,
+    MergedFeedForward,
+    OtherCheckpoint,
+    Recipe,
+    prune_by_magnitude,
+    pruned_masks,
+    read_recipe,
+    write_recipe,
+)
 
 
 @pytest.fixture
@@ -28,6 +41,7 @@ def recipe(tiny_folder: Path, tmp_path: Path) -> Path:
 def test_round_trip(tiny_folder: Path, recipe: Path) -> None:
     read = read_recipe(recipe)
     assert read == prune_by_magnitude(tiny_folder, Checkpoint(tiny_folder), 3000)
+    assert isinstance(read, MagnitudePruned)
     assert sum(int(mask.sum()) for _, mask in pruned_masks(read, tiny_folder)) == 3000
 
 
@@ -99,6 +113,11 @@ def test_a_mask_that_differs_from_its_digest_is_refused(
         b'{"kind": "magnitude"}',
         b'{"kind": "lottery"}',
         b'{"kind": "original", "extra": 1}',
+        b'{"kind": "kept-blocks", "base_sha256": "' + b"0" * 64 + b'", "blocks": []}',
+        b'{"kind": "kept-blocks", "base_sha256": "' + b"0" * 64 + b'", "blocks": [-1]}',
+        b'{"kind": "kept-blocks", "base_sha256": "' + b"0" * 64 + b'", "blocks": [2, 1]}',
+        b'{"kind": "merged", "base_sha256": "' + b"0" * 64 + b'", "n": 0}',
+        b'{"kind": "checkpoint", "folder": "../elsewhere", "sha256": "' + b"0" * 64 + b'"}',
         b'{"kind": "magnitude", "base_sha256": "x", "threshold_bits": "0x0", "ties": -1, "pruned": 1}',
         b"\xff\xfe",
     ],
@@ -112,3 +131,88 @@ def test_a_damaged_recipe_is_refused(tiny_folder: Path, tmp_path: Path, content:
 def test_a_missing_recipe_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not found"):
         load(tiny_folder, tmp_path, CPU)
+
+
+def make(kind: str, base: Path, folder: Path) -> Recipe:
+    """A recipe of each kind for a tiny base of two blocks."""
+    folder.mkdir()
+    recipe: Recipe
+    if kind == "merged":
+        family = family_of(base)
+        neurons = {"llama": 64, "gpt2": 128}[family.model_type]
+        order = {1: np.arange(neurons, dtype=np.uint16)[::-1].copy()}
+        digest = merge(load_file(base / "model.safetensors"), family, 2, 2, False, order)
+        write_permutations(order, folder)
+        recipe = MergedFeedForward(base_sha256=Checkpoint(base).sha256, n=2, anchor_only=False, merged_sha256=digest)
+    elif kind == "kept-blocks":
+        recipe = KeptBlocks(base_sha256=Checkpoint(base).sha256, blocks=[1])
+    elif kind == "checkpoint":
+        recipe = OtherCheckpoint(sha256=Checkpoint(base.parent / "distilled").sha256)
+    else:
+        recipe = prune_by_magnitude(base, Checkpoint(base), 500, "tied-head")
+    write_recipe(recipe, folder)
+    return recipe
+
+
+KINDS = ["merged", "kept-blocks", "checkpoint", "tied-head"]
+
+
+@pytest.fixture
+def base(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A base with a distilled sibling beside it."""
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    shutil.copytree(tiny_folder, tmp_path / "distilled")
+    weights = load_file(tiny_folder / "model.safetensors")
+    save_file({name: weight * 0.5 for name, weight in weights.items()}, tmp_path / "distilled" / "model.safetensors")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_makes_a_round_trip(base: Path, tmp_path: Path, kind: str) -> None:
+    recipe = make(kind, base, tmp_path / "recipe")
+    assert read_recipe(tmp_path / "recipe") == recipe
+    dense = load_file(base / "model.safetensors")
+    weights = load(base, tmp_path / "recipe", CPU).model.state_dict()
+    assert any(name not in weights or not torch.equal(weights[name], tensor) for name, tensor in dense.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_refuses_another_base(
+    base: Path, tmp_path: Path, kind: str, corrupt: Callable[[Path], None]
+) -> None:
+    make(kind, base, tmp_path / "recipe")
+    load(base, tmp_path / "recipe", CPU)
+    corrupt((base.parent / "distilled" if kind == "checkpoint" else base) / "model.safetensors")
+    with pytest.raises(UserError, match="the recipe is for base"):
+        load(base, tmp_path / "recipe", CPU)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("other", ["permutations.safetensors", "recipe-2.json", "model.safetensors"])
+def test_two_recipes_in_one_folder(base: Path, tmp_path: Path, kind: str, other: str) -> None:
+    make(kind, base, tmp_path / "recipe")
+    if kind == "merged" and other == "permutations.safetensors":
+        return  # its own
+    (tmp_path / "recipe" / other).write_bytes(b"x")
+    with pytest.raises(UserError, match=f"recipe: holds {other} beside a recipe of kind .*one folder holds one recipe"):
+        read_recipe(tmp_path / "recipe")
+
+
+def test_tied_head_zeroes_the_embedding_and_the_head_with_it(base: Path, tmp_path: Path) -> None:
+    make("tied-head", base, tmp_path / "recipe")
+    loaded = load(base, tmp_path / "recipe", CPU, keep_masks=True)
+    dense = load_file(base / "model.safetensors")
+    name = family_of(base).embedding
+    bound = dense[name].abs().flatten().kthvalue(500).values
+    expected = torch.where(dense[name].abs() <= bound, 0, dense[name])
+    assert torch.equal(loaded.model.get_input_embeddings().weight, expected)
+    assert torch.equal(loaded.model.get_output_embeddings().weight, expected)
+    assert list(loaded.masks) == [name]
+    for other, tensor in dense.items():
+        assert other == name or torch.equal(loaded.model.state_dict()[other], tensor)
+
+
+def test_a_head_of_its_own_is_not_tied(tmp_path: Path) -> None:
+    TINY["llama"](tie_word_embeddings=False).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="its head is not tied to the token embedding"):
+        prune_by_magnitude(tmp_path, Checkpoint(tmp_path), 5, "tied-head")

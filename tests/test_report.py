@@ -5,26 +5,29 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 from conftest import Finished
 
 from stages.lib.artifacts import sha256
-from stages.lib.comparison import Comparison
+from stages.lib.comparison import Comparison, Difference
 from stages.lib.markdown_report import render
+from stages.lib.measures import MEASURES, Estimate
 from stages.lib.statistics import Interval
+from stages.lib.study import Size
 
 RunStage = Callable[..., Finished]
 
 
 @pytest.fixture
 def measured(project: Path, run_stage: RunStage) -> Path:
-    for item in ("model", "text", "reviews", "documents"):
-        assert run_stage("download", item).status == 0
-    for stage in ("baseline_ppl", "prune", "post_ppl"):
-        assert run_stage(stage).status == 0
-    for model in ("original", "pruned"):
-        assert run_stage("classify", model).status == 0
-        assert run_stage("summarize", model).status == 0
+    stages = [("download", item) for item in ("model", "distilled", "text", "reviews", "documents")]
+    stages += [("baseline_ppl",), ("prune",), ("post_ppl",), ("shrink",), ("sensitivity",)]
+    stages += [(stage, model) for stage in ("classify", "summarize") for model in ("original", "pruned")]
+    stages += [("compare", variant) for variant in ("merged_2", "compressed_2")]
+    for stage in stages:
+        finished = run_stage(*stage)
+        assert finished.status == 0, finished.err
     return project
 
 
@@ -77,10 +80,12 @@ def test_the_same_bytes_each_time(measured: Path, run_stage: RunStage) -> None:
     outputs = []
     for _ in range(2):
         assert run_stage("report").status == 0
-        outputs.append({path.name: path.read_bytes() for path in Path("report").iterdir()})
+        written = [*Path("report").iterdir(), *Path("metrics").glob("*.csv")]
+        outputs.append({path.name: path.read_bytes() for path in written})
     assert outputs[0] == outputs[1]
-    assert set(outputs[0]) == {"report.md", "cost.svg"}
-    ElementTree.fromstring(outputs[0]["cost.svg"])
+    assert set(outputs[0]) == {"report.md", "cost.svg", "sensitivity.svg", "summary.csv", "differences.csv"}
+    for picture in ("cost.svg", "sensitivity.svg"):
+        ElementTree.fromstring(outputs[0][picture])
 
 
 def test_missing_predictions_are_one_line(measured: Path, run_stage: RunStage) -> None:
@@ -92,12 +97,94 @@ def test_missing_predictions_are_one_line(measured: Path, run_stage: RunStage) -
     ]
 
 
+def test_a_missing_variant_is_one_line(measured: Path, run_stage: RunStage) -> None:
+    Path("data/predictions/compare/merged_2/classify.parquet").unlink()
+    finished = run_stage("report")
+    assert finished.status == 1
+    assert len(finished.err.splitlines()) == 1
+    assert "data/predictions/compare/merged_2/classify.parquet: not found; `dvc repro`" in finished.err
+
+
+def test_the_summary_has_a_row_a_model(measured: Path, run_stage: RunStage) -> None:
+    """Each figure is the one in the model's own file under metrics/."""
+    assert run_stage("report").status == 0
+    table = pd.read_csv("metrics/summary.csv").set_index("model")
+    assert list(table.index) == ["original", "pruned", "merged_2", "compressed_2", "distilled"]
+    own = {
+        "original": ("baseline_ppl", "classify/original", "summarize/original"),
+        "pruned": ("post_ppl", "classify/pruned", "summarize/pruned", "prune"),
+        "merged_2": ("compare/merged_2",),
+        "compressed_2": ("compare/compressed_2",),
+    }
+    compared = 0
+    for model, files in own.items():
+        for file in files:
+            for key, value in metric(file).items():
+                if key in table:
+                    compared += 1
+                    assert table.loc[model, key] == pytest.approx(value, rel=1e-5), (model, key)
+    assert compared > 50
+    assert table.loc["distilled", "note"] == "There is none, it is a test."
+    assert table.loc["distilled"].drop("note").isna().all()
+    assert table.loc["original", "stored_bytes"] == Path("data/model/model.safetensors").stat().st_size
+    assert table.loc["merged_2", "stored_bytes"] < 1000
+    assert pd.isna(table.loc["original", "accuracy_p_vs_original"])
+    assert 0 < table.loc["pruned", "accuracy_p_vs_original"] <= 1
+
+
+def test_the_differences_are_those_of_the_summary(measured: Path, run_stage: RunStage) -> None:
+    assert run_stage("report").status == 0
+    summary = pd.read_csv("metrics/summary.csv").set_index("model")
+    table = pd.read_csv("metrics/differences.csv")
+    assert len(table) == 6 * 2 * 3  # measures, references, and all models but the reference
+    for row in table.itertuples():
+        expected = summary.loc[row.model, row.measure] - summary.loc[row.reference, row.measure]
+        scale = abs(summary.loc[row.model, row.measure])
+        assert row.difference == pytest.approx(expected, abs=1e-5 * scale + 1e-9)
+        assert row.low <= row.high
+        assert row.p <= row.p_holm <= 1
+        assert summary.loc[row.model, f"{row.measure}_p_vs_{row.reference}"] == row.p_holm
+
+
+def comparison_of(key: str, **values: float) -> Comparison:
+    measure = next(measure for measure in MEASURES if measure.key == key)
+    interval = Interval(0.5, 1.5)
+    return Comparison(
+        measure,
+        {model: Estimate(value, interval) for model, value in values.items()},
+        {(model, "original"): Difference(1.0, None, 0.001, 0.04) for model in values if model != "original"}
+        | {(model, "pruned"): Difference(1.0, None, 0.03, 0.06) for model in values if model != "pruned"},
+        3,
+        "3 items",
+    )
+
+
+def page(rests_on: dict[str, str], **values: float) -> str:
+    comparisons = [comparison_of(key, **values) for key in ("perplexity", "bits_per_byte", "accuracy", "rougeL")]
+    return render(comparisons, dict.fromkeys(values, Size(10, 8, 1)), {"distilled": "Why | not."}, 0.2, 50, rests_on)
+
+
 def test_what_it_rests_on_is_escaped() -> None:
-    comparison = [
-        Comparison(name, "higher", 1.0, Interval(0.5, 1.5), 2.0, None, None, "3 items")
-        for name in ("perplexity", "accuracy", "ROUGE-L")
-    ]
-    counts = {"total_parameters": 10, "zeros_before": 0, "effective_parameters": 8, "sparsity": 0.2}
-    report = render(comparison, counts, 1, 1, {"cue": "a | b\nc"})
+    report = page({"cue": "a | b\nc"}, original=1.0, pruned=2.0)
     assert "| cue | a \\| b c |" in report
-    assert "| perplexity ↑ | 1.000 [0.500, 1.500] | 2.000 | +1.000 | 3 items |" in report
+    assert "| perplexity ↓ | 1.000 [0.500, 1.500] | 2.000 [0.500, 1.500] | +1.000 | 3 items; p = 0.001 |" in report
+    assert "| distilled: not measured. Why \\| not. |" in report
+
+
+def test_significant_differences_are_marked() -> None:
+    report = page({}, original=1.0, pruned=2.0, merged_2=30.0)
+    row = next(line for line in report.splitlines() if line.startswith("| merged_2 |"))
+    assert row.count("[0.50, 1.50]\\* |") == 4  # p is 0.04 against the original, and 0.06 against the pruned one
+    assert "†" not in row
+    assert "Holm's method over the 2 models" in report
+
+
+def test_only_what_is_worse_than_guessing_is_called_so() -> None:
+    lost = page({}, original=1.0, pruned=2.0, merged_2=51.0, compressed_2=49.0)
+    assert "- merged_2: a perplexity above 50, worse than guessing uniformly among all tokens" in lost
+    assert "worse than guessing" not in page({}, original=1.0, pruned=2.0, merged_2=49.0)
+
+
+def test_it_says_which_merged_model_is_which() -> None:
+    assert "merged_n-anchor" in page({}, original=1.0, pruned=2.0, merged_2=3.0)
+    assert "merged_n" not in page({}, original=1.0, pruned=2.0, compressed_2=3.0)

@@ -9,6 +9,11 @@ import pytest
 from conftest import Finished, changed_params, make_project, write_params
 
 RunStage = Callable[..., Finished]
+VARIANTS = ["merged_1", "merged_2-anchor", "compressed_1", "compressed_2", "pruned-tied-head", "distilled"]
+OTHERS = {
+    "compare.variants": VARIANTS,
+    "distilled": {"source": "local", "path": "mine/model"},  # a sibling that is no other model
+}
 PAIRS = {
     "baseline_ppl": "post_ppl",
     "classify/original": "classify/pruned",
@@ -22,9 +27,10 @@ def metric(name: str) -> dict[str, float]:
 
 
 def run_all(run_stage: RunStage) -> None:
-    stages = [("download", item) for item in ("model", "text", "reviews", "documents")]
+    stages = [("download", item) for item in ("model", "distilled", "text", "reviews", "documents")]
     stages += [("baseline_ppl",), ("prune",), ("post_ppl",)]
     stages += [(stage, model) for stage in ("classify", "summarize") for model in ("original", "pruned")]
+    stages += [("shrink",), *(("compare", variant) for variant in VARIANTS), ("sensitivity",)]
     for stage in [*stages, ("report",)]:
         finished = run_stage(*stage)
         assert finished.status == 0, finished.err
@@ -50,10 +56,17 @@ def test_nothing_pruned_costs_nothing(
 ) -> None:
     make_project(tmp_path, tiny_folders[family])
     monkeypatch.chdir(tmp_path)
-    write_params(tmp_path, changed_params({**changes, "prune.sparsity": 0}))
+    write_params(tmp_path, changed_params({**changes, **OTHERS, "prune.sparsity": 0}))
     run_all(run_stage)
     for original, pruned in PAIRS.items():
         assert metric(original) == metric(pruned)
+    # What changes nothing is measured as the original is, by another stage.
+    for variant in ("merged_1", "compressed_1", "distilled"):
+        found = metric(f"compare/{variant}")
+        assert found["documents"] == metric("summarize/original")["examples"]
+        for name in ("baseline_ppl", "classify/original"):
+            assert found.items() >= metric(name).items(), variant
+        assert found.items() >= {k: v for k, v in metric("summarize/original").items() if k != "examples"}.items()
     counts = metric("prune")
     assert counts["pruned_weights"] == 0
     assert counts["effective_parameters"] == counts["total_parameters"] - counts["zeros_before"]
@@ -65,7 +78,7 @@ def test_everything_pruned_leaves_nothing_of_the_blocks(
 ) -> None:
     make_project(tmp_path, tiny_folders[family])
     monkeypatch.chdir(tmp_path)
-    write_params(tmp_path, changed_params({"prune.sparsity": 0.99999}))
+    write_params(tmp_path, changed_params({**OTHERS, "prune.sparsity": 0.99999}))
     run_all(run_stage)
     counts = metric("prune")
     assert counts["pruned_weights"] == counts["prunable_weights"]

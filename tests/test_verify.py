@@ -46,7 +46,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def test_all_good(repository: Repository) -> None:
     assert verify(repository) == Finished(
-        0, "all good: workspace, cache and lock agree, and the pruned weights are those of the recipe\n", ""
+        0, "all good: workspace, cache and lock agree, and all weights are those of their recipes\n", ""
     )
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from stages.lib.checkpoint import WEIGHTS, Checkpoint
 from stages.lib.errors import UserError
 from stages.lib.families import family_of, read_config
-from stages.lib.merging import merge, read_permutations
+from stages.lib.merging import merge, neurons_of, read_permutations
 from stages.lib.recipes import (
     KeptBlocks,
     MagnitudePruned,
@@ -61,8 +61,9 @@ def materialize(base: Path, folder: Path) -> Materialized:
         config, weights = _keep(recipe.blocks, base, config, weights)
     elif isinstance(recipe, MergedFeedForward):
         family = family_of(base)
-        permutations = read_permutations(folder, recipe, family.depth(config))
-        merged = merge(weights, family, family.depth(config), recipe.n, recipe.anchor_only, permutations)
+        depth = family.depth(config)
+        permutations = read_permutations(folder, recipe, depth, neurons_of(family, weights))
+        merged = merge(weights, family, depth, recipe.n, recipe.anchor_only, permutations)
         if merged != recipe.merged_sha256:
             raise UserError(f"{folder}: the average is not the recipe's; remove the folder and run `dvc checkout`")
     return Materialized(base, config, weights, masks)

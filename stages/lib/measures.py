@@ -79,23 +79,26 @@ def own_interval(measure: Measure, rows: pd.DataFrame, draws: Values) -> Interva
     return percentile_interval(measure.scale(draws))
 
 
-def figures(kind: Kind, table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
-    """All of a table's measures with `_low` and `_high` beside each, and what they were measured on."""
+def figures(kind: Kind, table: pd.DataFrame) -> dict[str, float]:
+    """All of a table's measures, and how much they were measured on."""
     rows = items(kind, table)
-    found: dict[str, float] = {}
-    for measure in MEASURES:
-        if measure.kind != kind:
-            continue
-        values, weights = columns(measure, rows)
-        interval = own_interval(measure, rows, resampled_ratios(values[None], weights, resamples, seed)[0])
-        found[measure.key] = significant(value(measure, rows))
-        if interval is not None:
-            found |= {
-                f"{measure.key}_low": significant(interval.low),
-                f"{measure.key}_high": significant(interval.high),
-            }
+    found = {measure.key: significant(value(measure, rows)) for measure in MEASURES if measure.kind == kind}
     if kind == "perplexity":
         return {**found, "tokens": int(rows["tokens"].sum())}
     if kind == "summarize":
         found["lead_rougeL"] = significant(float(rows["lead_rougeL"].mean()))
     return {**found, "examples": len(rows)}
+
+
+def intervals(kind: Kind, table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
+    """The interval of each of a table's measures, as `_low` and `_high`; none where there is but one item."""
+    rows = items(kind, table)
+    found: dict[str, float] = {}
+    for measure in MEASURES:
+        if measure.kind == kind:
+            values, weights = columns(measure, rows)
+            interval = own_interval(measure, rows, resampled_ratios(values[None], weights, resamples, seed)[0])
+            if interval is not None:
+                found[f"{measure.key}_low"] = significant(interval.low)
+                found[f"{measure.key}_high"] = significant(interval.high)
+    return found

@@ -28,8 +28,6 @@ Permutations = Mapping[int, Permutation]
 """By block; a group's first block, which stays as it is, has none."""
 Activations = npt.NDArray[np.float32]
 
-MOST_NEURONS = 1 << 16
-
 
 def feed_forward_of(family: Family) -> FeedForward:
     """What a family says about its feed-forward. Raises UserError if it says nothing."""
@@ -59,6 +57,7 @@ def match(first: Sequence[Activations], other: Sequence[Activations]) -> Permuta
     """
     correlations = np.sum([ours @ theirs.T for ours, theirs in zip(first, other, strict=True)], axis=0)
     _, columns = linear_sum_assignment(correlations, maximize=True)
+    assert len(columns) <= 1 << 16, "more neurons than a uint16 numbers"
     return columns.astype(np.uint16)
 
 
@@ -98,7 +97,15 @@ def write_permutations(permutations: Permutations, folder: Path) -> None:
     save_file({str(block): permutation for block, permutation in permutations.items()}, folder / PERMUTATIONS)
 
 
-def read_permutations(folder: Path, recipe: MergedFeedForward, depth: int) -> dict[int, Permutation]:
+def neurons_of(family: Family, weights: Mapping[str, torch.Tensor]) -> int:
+    """How many neurons the feed-forward of a block has."""
+    first = feed_forward_of(family).pre_activations[0]
+    axis = feed_forward_of(family).neuron_axes[f"{first}.weight"]
+    assert axis is not None
+    return int(weights[family.weight(0, first)].shape[axis])
+
+
+def read_permutations(folder: Path, recipe: MergedFeedForward, depth: int, neurons: int) -> dict[int, Permutation]:
     """Read a recipe's permutations. Raises UserError if they are not those of the recipe's blocks."""
     path = folder / PERMUTATIONS
     try:
@@ -106,7 +113,7 @@ def read_permutations(folder: Path, recipe: MergedFeedForward, depth: int) -> di
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); remove the folder and run `dvc checkout`") from None
     wanted = {block for group in block_groups(depth, recipe.n) for block in group[1:]}
-    whole = all(np.array_equal(np.sort(order), np.arange(order.size)) for order in read.values())
+    whole = all(np.array_equal(np.sort(order), np.arange(neurons)) for order in read.values())
     if set(read) != wanted or not whole:
         raise UserError(f"{path}: not the permutations of this recipe; remove the folder and run `dvc checkout`")
     return read

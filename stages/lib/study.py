@@ -1,6 +1,7 @@
 """All models of a study: what was measured of each, read together, and as two tables for scripts."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,17 @@ class Size:
     effective_parameters: int
     stored_bytes: int
     """Of the recipe; of the weights for the original, over which the others are recipes."""
+
+
+def forget_others(variants: Sequence[str]) -> None:
+    """Remove what was measured of variants that are no longer asked for; DVC's cache keeps it.
+
+    The folders are watched as a whole, and have to hold what they hold in a fresh clone.
+    """
+    for results in (DATA / "predictions" / "compare", METRICS / "compare"):
+        for path in results.iterdir():
+            if path.name.removesuffix(".json") not in variants:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def read_tables(variants: Sequence[str]) -> Tables:

@@ -1,0 +1,29 @@
+"""Perplexity in lines of 128 tokens instead of windows of the whole context.
+
+Each line starts without anything before it, and its first tokens are hard to guess.
+"""
+
+from pathlib import Path
+
+from benchmarks.mistakes.setting import parse
+from stages.lib.corpora.rows import read_rows
+from stages.lib.measures import figures
+from stages.lib.perplexity import score
+
+LINE = 128
+
+
+def main() -> None:
+    setting = parse("lines_of_128", __doc__)
+    params, loaded = setting.params, setting.load()
+    documents = read_rows(Path("data/text"), "test")["text"].tolist()
+    for mistaken in setting.each_way():
+        lines = {"context": LINE, "stride": LINE, "batch_size": 8}
+        settings = params.perplexity.model_copy(update=lines) if mistaken else params.perplexity
+        found = figures("perplexity", score(loaded, documents, settings))
+        where = f"windows of {settings.context}, {found['tokens']:,} tokens"
+        setting.show(mistaken, f"perplexity {found['perplexity']:.2f}, {where}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""What the five scripts share: which model, which of the two ways, and one line for each."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.lib.compute import set_up
+from stages.lib.models import Loaded, load
+from stages.lib.params import Params, load_params
+
+WAYS = {"right": "as here", "mistaken": "as published"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    params: Params
+    model: str
+    ways: tuple[str, ...]
+
+    def load(self, keep_masks: bool = False) -> Loaded:
+        """The model afresh."""
+        device = set_up(self.params.compute, self.params.seed)
+        return load(Path("data/model"), Path("data") / self.model, device, keep_masks)
+
+    def each_way(self) -> Iterator[bool]:
+        """Whether to make the mistake, for each way that was asked for."""
+        return (way == "mistaken" for way in self.ways)
+
+    def show(self, mistaken: bool, what: str) -> None:
+        print(f"{self.model:9} {WAYS['mistaken' if mistaken else 'right']:13} {what}", flush=True)
+
+
+def parse(name: str, description: str | None, model: str = "original") -> Setting:
+    """Read the command line of the script `name`."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.mistakes.{name}", description=description)
+    parser.add_argument("--model", default=model, choices=["original", "pruned"], help=f"default: {model}")
+    parser.add_argument("--way", default="both", choices=[*WAYS, "both"], help="with the mistake, without, or both")
+    arguments = parser.parse_args()
+    ways = tuple(WAYS) if arguments.way == "both" else (arguments.way,)
+    return Setting(load_params(), arguments.model, ways)
