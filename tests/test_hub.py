@@ -1,6 +1,7 @@
 """The hub source against a small hub on the loopback, with real requests and real faults."""
 
 import hashlib
+import json
 import os
 import random
 import subprocess
@@ -76,6 +77,24 @@ def test_a_model_is_the_same_as_from_a_local_folder(
     from_hub = {path.name: path.read_bytes() for path in (project / "data" / "model").iterdir()}
     assert download("model", {"model": TINY_PARAMS["model"]}).status == 0
     assert {path.name: path.read_bytes() for path in (project / "data" / "model").iterdir()} == from_hub
+
+
+def test_a_distilled_sibling_is_measured_beside_the_model(
+    project: Path, download: Download, run_stage: Callable[..., Finished], tiny_folders: dict[str, Path]
+) -> None:
+    digest = weights_digest(tiny_folders["llama"])
+    changes = {
+        "distilled": {**MODEL, "sha256": {"model.safetensors": digest}},
+        "compare.variants": ["distilled"],
+    }
+    assert download("distilled", changes) == Finished(0, "", "")
+    for stage in [("download", item) for item in ("model", "text", "reviews", "documents")] + [("shrink",)]:
+        assert run_stage(*stage).status == 0
+    recipe = json.loads((project / "data/variants/distilled/recipe.json").read_text())
+    assert recipe["sha256"] == weights_digest(project / "data/distilled")
+    finished = run_stage("compare", "distilled")
+    assert finished.status == 0, finished.err
+    assert json.loads((project / "metrics/compare/distilled.json").read_text())["perplexity"] > 1
 
 
 def test_a_data_set_keeps_its_own_splits(project: Path, download: Download) -> None:

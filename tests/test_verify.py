@@ -63,6 +63,10 @@ DAMAGES: dict[str, tuple[Callable[[Repository], None], str]] = {
         lambda r: flip_bit(r.folder / "data/predictions/post_ppl.parquet"),
         "data/predictions/post_ppl.parquet is not what dvc.lock says",
     ),
+    "variant": (
+        lambda r: flip_bit(r.folder / "data/variants/merged_2/permutations.safetensors"),
+        "data/variants is not what dvc.lock says",
+    ),
     "recipe gone": (
         lambda r: (r.folder / "data/pruned/recipe.json").unlink(),
         "data/pruned is not what dvc.lock says",
@@ -115,6 +119,20 @@ def test_a_recipe_that_its_weights_contradict(repository: Repository) -> None:
     problem, remedy = found.out.splitlines()
     assert "data/pruned cannot be held against data/model: the recomputed mask is not the recipe's" in problem
     assert remedy == "mend it with: rm -rf data/pruned && dvc repro"
+
+
+def test_a_variant_that_its_weights_contradict(repository: Repository) -> None:
+    recipe = repository.folder / "data/variants/merged_2/recipe.json"
+    digest = json.loads(recipe.read_text())["merged_sha256"]
+    edit(recipe, digest, "0" * 64)
+    counts = json.loads((repository.folder / "metrics/compare/compressed_2.json").read_text())
+    edit(repository.folder / "metrics/compare/compressed_2.json", str(counts["total_parameters"]), "7")
+    for stage in ("shrink", "compare@merged_2", "compare@compressed_2", "report"):
+        repository.dvc("commit", "--force", stage)
+    found = verify(repository)
+    assert found.status == 1
+    assert "data/variants/merged_2 cannot be held against data/model: data/variants/merged_2: the average" in found.out
+    assert f"says total_parameters 7, the weights say {counts['total_parameters']}" in found.out
 
 
 def test_metrics_that_the_weights_contradict(repository: Repository) -> None:

@@ -27,9 +27,10 @@ def last_position_features(loaded: Loaded, tokens: Sequence[Sequence[int]], leng
     for start in range(0, len(tokens), batch_size):
         ids, mask = pad(tokens[start : start + batch_size], loaded.tokenizer.eos_token_id, "right")
         missing = length - ids.shape[1]
-        ids = functional.pad(ids, (0, missing), value=loaded.tokenizer.eos_token_id)
-        states = loaded.body(input_ids=ids, attention_mask=functional.pad(mask, (0, missing)), use_cache=False)
-        found.append(states.last_hidden_state[:, -1].float().numpy())
+        ids = functional.pad(ids, (0, missing), value=loaded.tokenizer.eos_token_id).to(loaded.device)
+        mask = functional.pad(mask, (0, missing)).to(loaded.device)
+        states = loaded.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        found.append(states[:, -1].float().cpu().numpy())
     return np.concatenate(found)
 
 

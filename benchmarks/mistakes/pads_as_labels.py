@@ -29,9 +29,9 @@ def line_losses(loaded: Loaded, lines: Sequence[Sequence[int]]) -> tuple[np.ndar
         batch = [list(line) + [0] * (LINE - len(line)) for line in lines[start : start + BATCH]]
         _, mask = pad(lines[start : start + BATCH], 0, "right")
         mask = functional.pad(mask, (0, LINE - mask.shape[1]))
-        ids = torch.tensor(batch).masked_fill(mask == 0, loaded.tokenizer.eos_token_id)
-        logits = loaded.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-        losses.append(functional.cross_entropy(logits.transpose(1, 2).float(), ids[:, 1:], reduction="none"))
+        ids = torch.tensor(batch).masked_fill(mask == 0, loaded.tokenizer.eos_token_id).to(loaded.device)
+        logits = loaded.model(input_ids=ids, attention_mask=mask.to(ids.device), use_cache=False).logits[:, :-1]
+        losses.append(functional.cross_entropy(logits.transpose(1, 2).float(), ids[:, 1:], reduction="none").cpu())
         real.append(mask[:, 1:] == 1)
     return torch.cat(losses).numpy(), torch.cat(real).numpy()
 

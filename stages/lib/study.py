@@ -90,15 +90,14 @@ def summary(comparisons: Sequence[Comparison], sizes: dict[str, Size], absent: d
         row: dict[str, Any] = {"model": model, **vars(size)}
         for comparison in comparisons:
             key, estimate = comparison.measure.key, comparison.estimates[model]
+            interval = estimate.interval
             row[key] = significant(estimate.value)
-            if estimate.interval is not None:
-                row[f"{key}_low"] = significant(estimate.interval.low)
-                row[f"{key}_high"] = significant(estimate.interval.high)
+            row[f"{key}_low"] = significant(interval.low) if interval else None
+            row[f"{key}_high"] = significant(interval.high) if interval else None
             row[f"{key}_n"] = comparison.n
             for reference in REFERENCES:
-                if (model, reference) in comparison.differences:
-                    p = comparison.differences[model, reference].p_holm
-                    row[f"{key}_p_vs_{reference}"] = significant(p, 3)
+                found = comparison.differences.get((model, reference))
+                row[f"{key}_p_vs_{reference}"] = significant(found.p_holm, 3) if found else None
         rows.append(row)
     rows += [{"model": model, "note": reason} for model, reason in absent.items()]
     table = pd.DataFrame(rows)
