@@ -190,7 +190,9 @@ TINY_PARAMS: dict[str, Any] = {
 
 def write_params(folder: Path, params: Mapping[str, Any]) -> None:
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe", pure=True).dump(dict(params), file)
+        yaml = YAML(typ="safe", pure=True)
+        yaml.default_flow_style = False  # as `dvc exp run -S` leaves lists
+        yaml.dump(dict(params), file)
 
 
 def changed_params(changes: Mapping[str, Any]) -> dict[str, Any]:

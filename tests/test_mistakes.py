@@ -18,7 +18,7 @@ def measured(
     project: Path,
     run_stage: Callable[..., Finished],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> Measured:
     """Runs a script in the tiny project; what it says for each way."""
     for item in ("model", "text", "reviews", "documents"):
@@ -27,11 +27,11 @@ def measured(
 
     def run(name: str, *arguments: str) -> dict[str, str]:
         monkeypatch.setattr(sys, "argv", [name, *arguments])
-        capsys.readouterr()
+        capfd.readouterr()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # runpy's, about a module that is loaded already
             runpy.run_module(f"benchmarks.mistakes.{name}", run_name="__main__")
-        lines = capsys.readouterr().out.splitlines()
+        lines = capfd.readouterr().out.splitlines()
         return {way: line for line in lines for way in ("as here", "as published") if f" {way} " in line}
 
     return run

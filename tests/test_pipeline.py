@@ -46,7 +46,7 @@ def test_another_variant_runs_itself(repository: Repository) -> None:
     before = repository.results()
     params = repository.folder / "params.yaml"
     good = params.read_text()
-    params.write_text(good.replace("compressed_2", "compressed_2, compressed_1"))
+    params.write_text(good.replace("- compressed_2", "- compressed_2\n  - compressed_1"))
     assert ran(repository.dvc("repro")) == {"shrink", "compare@compressed_1", "report"}
     assert "compressed_1," in (repository.folder / "metrics" / "summary.csv").read_text()
     params.write_text(good)
