@@ -1,5 +1,6 @@
 """A Git repository with the tiny project in it, and the real commands run there."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -98,13 +99,16 @@ class Repository:
             lines.append(process.stdout.readline())
         return process, "".join(lines)
 
-    def results(self) -> dict[str, bytes]:
-        """The bytes of everything that the pipeline leaves, but for times."""
+    def results(self) -> dict[str, str]:
+        """The SHA-256 of everything that the pipeline leaves, but for times and a killed run's temporaries.
+
+        Those temporaries end in .part, and Git and DVC ignore them.
+        """
         files = [path for folder in ("metrics", "report", "data") for path in (self.folder / folder).rglob("*")]
         return {
-            str(path.relative_to(self.folder)): path.read_bytes()
+            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in files
-            if path.is_file() and "times" not in path.parts
+            if path.is_file() and "times" not in path.parts and path.suffix != ".part"
         }
 
 
