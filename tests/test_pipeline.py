@@ -111,12 +111,18 @@ def test_wrong_params_stop_the_run_and_lose_nothing(repository: Repository) -> N
 @pytest.mark.parametrize("stage", ["post-ppl", "report"])
 def test_ctrl_c_loses_nothing(repository: Repository, stage: str) -> None:
     before = repository.results()
-    process, output = repository.start(stage)
     missing = repository.folder / "metrics" / "post_ppl.json" if stage == "post-ppl" else None
-    time.sleep(0.7)  # in the middle of its imports
-    assert missing is None or not missing.exists()  # DVC has removed it
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
-    output += process.communicate(timeout=120)[0]
+    for _ in range(3):
+        process, output = repository.start(stage)
+        time.sleep(0.7)  # in the middle of its imports
+        assert missing is None or not missing.exists()  # DVC has removed it
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
+        output += process.communicate(timeout=120)[0]
+        if process.returncode:
+            break
+        # Python drops an interrupt that falls into a weakref's callback, and says so. Then the stage just finishes.
+        assert "Exception ignored" in output
+        assert repository.results() == before
     assert process.returncode != 0
     assert f"error: {stage}: interrupted; `dvc repro` goes on from here" in output
     assert "Traceback" not in output
