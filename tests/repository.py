@@ -78,13 +78,10 @@ class Repository:
         assert finished.status == 0, finished.out + finished.err
         return finished.out
 
-    def start(self, stage: str) -> tuple[subprocess.Popen[str], str]:
-        """A forced `dvc repro` of one stage, in a process group of its own, and its output so far.
-
-        It is given back when DVC has removed the stage's outputs and started its command.
-        """
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage],
+    def repro(self, *arguments: str) -> subprocess.Popen[str]:
+        """A `dvc repro` that has just begun, in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro", *arguments],
             cwd=self.folder,
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
@@ -92,6 +89,13 @@ class Repository:
             text=True,
             start_new_session=True,
         )
+
+    def start(self, stage: str) -> tuple[subprocess.Popen[str], str]:
+        """A forced `dvc repro` of one stage, in a process group of its own, and its output so far.
+
+        It is given back when DVC has removed the stage's outputs and started its command.
+        """
+        process = self.repro("--force", "--single-item", stage)
         assert process.stdout is not None
         lines = [process.stdout.readline()]
         while not lines[-1].startswith("> python"):

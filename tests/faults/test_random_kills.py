@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from repository import ENVIRONMENT, Repository
+from repository import Repository
 
 KILLS = 50
 LONGEST = 11.0
@@ -36,15 +36,7 @@ def test_fifty_kills_at_random_moments(
 
 def run_for(repository: Repository, seconds: float) -> bool:
     """Run `dvc repro`, and kill it and its stage after that time; whether it had finished before."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro"],
-        cwd=repository.folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = repository.repro()
     try:
         output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
