@@ -30,6 +30,7 @@ from stages.lib.families import prunable_weights
 from stages.lib.masks import magnitude_masks
 from stages.lib.recipes import prune_by_magnitude
 from stages.lib.selection import select
+from stages.lib.sums import write_sums
 
 K = 20_439_808
 """To 104,000,000 of GPT-2 small's 124,439,808 parameters."""
@@ -62,6 +63,7 @@ def write_model(folder: Path) -> None:
     """GPT-2 small with random weights, drawn as its initialization draws them."""
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    write_sums(folder)
 
 
 def ours(folder: Path) -> tuple[Cost, Cost]:

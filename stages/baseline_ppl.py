@@ -12,10 +12,9 @@ if TYPE_CHECKING:
 
     from stages.lib.models import Loaded
 
-MODEL = Path("data/model")
-TEXT = Path("data/text")
-RECIPE = Path("data/original")
-SCORES = Path("data/predictions/baseline_ppl.parquet")
+DATA = Path("data")
+MODEL = DATA / "model"
+TEXT = DATA / "text"
 METRICS = Path("metrics/baseline_ppl.json")
 
 
@@ -27,22 +26,22 @@ def predict(loaded: "Loaded", params: Params) -> "DataFrame":
     return score(loaded, read_rows(TEXT, "test")["text"].tolist(), params.perplexity)
 
 
-def measure(recipe: Path, scores: Path, metrics: Path) -> None:
-    """Score the text with the recipe's model; write each document's sums, and the figures."""
+def measure(model: str, metrics: Path) -> None:
+    """Score the text with the original or the pruned model; write each document's sums, and the figures."""
     params = load_params()
     from stages.lib.artifacts import write_json
     from stages.lib.compute import set_up
     from stages.lib.measures import figures
     from stages.lib.models import load
-    from stages.lib.predictions import write_predictions
+    from stages.lib.predictions import predictions_path, write_predictions
 
-    table = predict(load(MODEL, recipe, set_up(params.compute, params.seed)), params)
-    write_predictions(scores, table)
+    table = predict(load(MODEL, DATA / model, set_up(params.compute, params.seed)), params)
+    write_predictions(predictions_path(model, "perplexity"), table)
     write_json(metrics, figures("perplexity", table))
 
 
 def main(arguments: argparse.Namespace) -> None:
-    measure(RECIPE, SCORES, METRICS)
+    measure("original", METRICS)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def predict(loaded: "Loaded", params: Params) -> "DataFrame":
     from stages.lib.corpora.rows import read_rows
     from stages.lib.corpora.sampling import draw
     from stages.lib.finetuning import fine_tune
+    from stages.lib.metrics.accuracy import Accuracy
 
     settings, seed = params.classify, params.seed
     train = draw(read_rows(REVIEWS, "train"), settings.train_examples, seed, "classify.train_examples")
@@ -42,11 +43,14 @@ def predict(loaded: "Loaded", params: Params) -> "DataFrame":
     else:
         classes = len(np.unique(labels))
         probabilities = fine_tune(loaded, train_tokens, labels, test_tokens, settings, classes, seed)
+    predicted = probabilities.argmax(axis=1)
+    scores = Accuracy(keep_in_memory=True).compute(predictions=predicted, references=test["label"])
     return pd.DataFrame(
         {
             "document": test["document"],
             "label": test["label"],
-            "predicted": probabilities.argmax(axis=1),
+            "predicted": predicted,
+            "right": scores["accuracy"],
             "probability": probabilities.max(axis=1).astype("float32"),
         }
     )
@@ -58,11 +62,11 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.lib.compute import set_up
     from stages.lib.measures import figures
     from stages.lib.models import load
-    from stages.lib.predictions import write_predictions
+    from stages.lib.predictions import predictions_path, write_predictions
 
     device, tuned = set_up(params.compute, params.seed), params.classify.mode == "all"
     table = predict(load(MODEL, Path("data") / arguments.item, device, keep_masks=tuned), params)
-    write_predictions(Path(f"data/predictions/classify/{arguments.item}.parquet"), table)
+    write_predictions(predictions_path(arguments.item, "classify"), table)
     write_json(Path(f"metrics/classify/{arguments.item}.json"), figures("classify", table))
 
 

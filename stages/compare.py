@@ -18,13 +18,14 @@ def main(arguments: argparse.Namespace) -> None:
     from pandas import DataFrame
 
     from stages.lib.artifacts import new_folder, write_json
+    from stages.lib.checkpoint import Checkpoint
     from stages.lib.compute import set_up
     from stages.lib.materialize import materialize
     from stages.lib.measures import Kind, figures, intervals
     from stages.lib.models import ready
     from stages.lib.predictions import write_predictions
 
-    made = materialize(MODEL, VARIANTS / arguments.item)
+    made = materialize(Checkpoint(MODEL), VARIANTS / arguments.item)
     counts = {
         "total_parameters": made.total_parameters(),
         "effective_parameters": made.effective_parameters(),

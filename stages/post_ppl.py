@@ -6,13 +6,11 @@ from pathlib import Path
 from stages.baseline_ppl import measure
 from stages.lib import command
 
-RECIPE = Path("data/pruned")
-SCORES = Path("data/predictions/post_ppl.parquet")
 METRICS = Path("metrics/post_ppl.json")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    measure(RECIPE, SCORES, METRICS)
+    measure("pruned", METRICS)
 
 
 if __name__ == "__main__":

@@ -54,11 +54,11 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.lib.families import read_config
     from stages.lib.markdown_report import render
     from stages.lib.measures import MEASURES
-    from stages.lib.recipes import MagnitudePruned, read_recipe
+    from stages.lib.recipes import Pruned, read_recipe
     from stages.lib.study import differences, forget_others, read_sizes, read_tables, summary
 
     recipe = read_recipe(PRUNED)
-    if not isinstance(recipe, MagnitudePruned):
+    if not isinstance(recipe, Pruned):
         raise UserError(f"{PRUNED}: holds the recipe of another model; run `dvc repro prune`")
     variants = params.compare.variants
     forget_others(variants)

@@ -48,10 +48,10 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.lib.compute import set_up
     from stages.lib.measures import figures
     from stages.lib.models import load
-    from stages.lib.predictions import write_predictions
+    from stages.lib.predictions import predictions_path, write_predictions
 
     table = predict(load(MODEL, Path("data") / arguments.item, set_up(params.compute, params.seed)), params)
-    write_predictions(Path(f"data/predictions/summarize/{arguments.item}.parquet"), table)
+    write_predictions(predictions_path(arguments.item, "summarize"), table)
     write_json(Path(f"metrics/summarize/{arguments.item}.json"), figures("summarize", table))
 
 

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from stages.lib.compute import Device
+from stages.lib.sums import write_sums
 
 if TYPE_CHECKING:
     from repository import Repository
@@ -122,6 +123,7 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrained
         folder = tmp_path_factory.mktemp(family)
         make().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        write_sums(folder)
         folders[family] = folder
     return folders
 
@@ -156,7 +158,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 TINY_PARAMS: dict[str, Any] = {
     "seed": 0,
     "compute": {"device": "cpu", "dtype": "float32", "threads": 1},
-    "prune": {"sparsity": 0.3},
+    "prune": {"method": "magnitude", "sparsity": 0.3, "calibration_tokens": 64},
     "perplexity": {"context": 64, "stride": 32, "batch_size": 2},
     "classify": {
         "mode": "head",

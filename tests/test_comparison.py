@@ -80,7 +80,8 @@ def test_a_models_figure_in_its_own_file_is_that_of_the_comparison() -> None:
 
 
 def reviews(predicted: list[int]) -> pd.DataFrame:
-    return pd.DataFrame({"document": list("abcd"), "label": [0, 1, 1, 1], "predicted": predicted})
+    label = [0, 1, 1, 1]
+    return pd.DataFrame({"document": list("abcd"), "label": label, "right": np.equal(predicted, label).astype(float)})
 
 
 def test_accuracy() -> None:
@@ -118,7 +119,7 @@ def test_p_values_are_corrected_over_the_models_of_each_reference() -> None:
             {
                 "document": range(300),
                 "label": label,
-                "predicted": np.where(generator.random(300) < right, label, 1 - label),
+                "right": (generator.random(300) < right).astype(float),
             }
         )
         for model, right in (("original", 0.85), ("pruned", 0.8), ("merged_2", 0.78), ("compressed_2", 0.5))
@@ -130,7 +131,7 @@ def test_p_values_are_corrected_over_the_models_of_each_reference() -> None:
         assert set(mine) == set(tables) - {reference}
         assert [difference.p_holm for difference in mine.values()] == holm([d.p for d in mine.values()])
         for model, difference in mine.items():
-            first, second = (tables[name]["predicted"] == tables[name]["label"] for name in (reference, model))
+            first, second = (tables[name]["right"] == 1 for name in (reference, model))
             only = int((first & ~second).sum()), int((~first & second).sum())
             assert difference.p == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue)
 

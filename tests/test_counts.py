@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from stages.lib.checkpoint import Checkpoint
-from stages.lib.counts import count
+from stages.lib.counts import count, count_masked
 from stages.lib.exporting import export
 from stages.lib.families import prunable_weights
 from stages.lib.families.gpt2 import GPT2
@@ -18,7 +18,7 @@ from stages.lib.materialize import materialize
 from stages.lib.merging import merge, write_permutations
 from stages.lib.models import load
 from stages.lib.params import load_params
-from stages.lib.recipes import KeptBlocks, MergedFeedForward, prune_by_magnitude, write_recipe
+from stages.lib.recipes import KeptBlocks, MergedFeedForward, prune_by_magnitude, pruned_masks, write_recipe
 from stages.lib.variants import block_groups
 
 
@@ -38,13 +38,15 @@ def test_zeros_that_were_there_are_counted_honestly(tiny_folders: dict[str, Path
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((tiny_folders["llama"] / name).read_bytes())
     counts = count(Checkpoint(tmp_path), prunable_weights(tmp_path))
-    assert counts.prunable_zeros == 64
     assert counts.zeros == 64 + 32 + 32  # and the pad token's embedding, which transformers made zero
     recipe = tmp_path / "recipe"
     recipe.mkdir()
-    write_recipe(prune_by_magnitude(tmp_path, Checkpoint(tmp_path), k), recipe)
+    found = prune_by_magnitude(tmp_path, Checkpoint(tmp_path), k)
+    write_recipe(found, recipe)
+    pruned = count_masked(Checkpoint(tmp_path), pruned_masks(found, recipe, Checkpoint(tmp_path)))
+    assert pruned == (k, min(k, 64))
     model = load(tmp_path, recipe, CPU).model
-    assert counts.effective(k) == sum(int(parameter.count_nonzero()) for parameter in model.parameters())
+    assert counts.effective(*pruned) == sum(int(parameter.count_nonzero()) for parameter in model.parameters())
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,8 @@ def test_full_size_gpt2(full_size: Path, tmp_path: Path) -> None:
     assert k == 20_439_808
     recipe = prune_by_magnitude(base, checkpoint, k)
     assert recipe.pruned == 20_439_808
-    assert counts.effective(k) == 104_000_000 - (counts.zeros - counts.prunable_zeros)
+    pruned, already_zero = count_masked(checkpoint, pruned_masks(recipe, tmp_path, checkpoint))
+    assert counts.effective(pruned, already_zero) == 104_000_000 - (counts.zeros - already_zero)
     folder, out = tmp_path / "recipe", tmp_path / "out"
     folder.mkdir()
     out.mkdir()
@@ -88,7 +91,7 @@ def test_full_size_gpt2(full_size: Path, tmp_path: Path) -> None:
 def test_full_size_compressed(full_size: Path, tmp_path: Path, n: int, parameters: int) -> None:
     first = [group[0] for group in block_groups(12, n)]
     write_recipe(KeptBlocks(base_sha256=Checkpoint(full_size).sha256, blocks=first), tmp_path)
-    assert materialize(full_size, tmp_path).total_parameters() == parameters
+    assert materialize(Checkpoint(full_size), tmp_path).total_parameters() == parameters
 
 
 def test_full_size_merged(full_size: Path, tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_full_size_merged(full_size: Path, tmp_path: Path) -> None:
     base = Checkpoint(full_size).sha256
     write_recipe(MergedFeedForward(base_sha256=base, n=4, anchor_only=False, merged_sha256=digest), tmp_path)
     write_permutations(order, tmp_path)
-    made = materialize(full_size, tmp_path)
+    made = materialize(Checkpoint(full_size), tmp_path)
     assert made.total_parameters() == 124_439_808
     assert torch.equal(made.weights["transformer.h.4.mlp.c_fc.weight"], made.weights["transformer.h.7.mlp.c_fc.weight"])
 
@@ -107,7 +110,7 @@ def test_full_size_tied_head(full_size: Path, tmp_path: Path) -> None:
     share = load_params(ROOT / "studies" / "gpt2.yaml").compare.tied_head_sparsity
     recipe = prune_by_magnitude(full_size, Checkpoint(full_size), round(share * 50257 * 768), "tied-head")
     write_recipe(recipe, tmp_path)
-    made, base = materialize(full_size, tmp_path), load_file(full_size / "model.safetensors")
+    made, base = materialize(Checkpoint(full_size), tmp_path), load_file(full_size / "model.safetensors")
     touched = [name for name, weight in made.weights.items() if not torch.equal(weight, base[name])]
     assert touched == ["transformer.wte.weight"]
     zeros = sum(int((weight == 0).sum()) for weight in base.values())

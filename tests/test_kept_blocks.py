@@ -66,8 +66,8 @@ def test_all_blocks_are_the_base(deep_folder: Path, tmp_path: Path, original: Pa
 
 
 def test_numbers_with_two_digits_are_not_mixed_up(deep_folder: Path, tmp_path: Path) -> None:
-    made = materialize(deep_folder, keep(deep_folder, [1, 10, 11], tmp_path / "recipe"))
-    base = materialize(deep_folder, keep(deep_folder, list(range(12)), tmp_path / "all"))
+    made = materialize(Checkpoint(deep_folder), keep(deep_folder, [1, 10, 11], tmp_path / "recipe"))
+    base = materialize(Checkpoint(deep_folder), keep(deep_folder, list(range(12)), tmp_path / "all"))
     for name, weight in made.weights.items():
         for new, old in ((".0.", ".1."), (".1.", ".10."), (".2.", ".11.")):
             if f".h{new}" in name or f".layers{new}" in name:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from stages.lib.activations import pre_activations
 from stages.lib.alignment import Aligner
+from stages.lib.calibration import calibration_windows
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.errors import UserError
 from stages.lib.families import FAMILIES, Family, family_of, read_config
@@ -65,6 +66,10 @@ def shuffle(weights: dict[str, torch.Tensor], family: Family, block: int, order:
     for name, axis in tensors_of(block, family, weights).items():
         if axis is not None:
             weights[name] = weights[name].index_select(axis, torch.from_numpy(order)).contiguous()
+
+
+def windows(loaded: Loaded, documents: list[str], tokens: int) -> list[torch.Tensor]:
+    return calibration_windows(loaded, documents, tokens, "compare.calibration_tokens")
 
 
 def gather(folder: Path, original: Path, tokens: int = 400) -> tuple[Loaded, Aligner]:
@@ -143,7 +148,7 @@ def test_merged_model_is_the_average_by_its_definition(
     aligner.write_merged(2, anchor_only, recipe)
     weights = dict(load(deep_folder, recipe, CPU).model.named_parameters())
     assert family.feed_forward is not None
-    activations = pre_activations(loaded, family, family.feed_forward, DEPTH, TEXT, 400)
+    activations = pre_activations(loaded, family, family.feed_forward, DEPTH, windows(loaded, TEXT, 400))
     expected = dict(dense)
     for first, other in ((0, 1), (2, 3)):  # the fifth block is alone
         _, order = linear_sum_assignment(-naive_correlations(activations[first], activations[other]))
@@ -162,7 +167,7 @@ def test_merged_model_is_the_average_by_its_definition(
 def test_activations_are_what_the_layers_give(deep_folder: Path, original: Path) -> None:
     family, loaded = family_of(deep_folder), load(deep_folder, original, CPU)
     assert family.feed_forward is not None
-    found = pre_activations(loaded, family, family.feed_forward, DEPTH, TEXT, 100)
+    found = pre_activations(loaded, family, family.feed_forward, DEPTH, windows(loaded, TEXT, 100))
     ids = loaded.tokenizer(TEXT[0])["input_ids"][:100]
     seen: dict[str, torch.Tensor] = {}
     for block, layer in itertools.product(range(DEPTH), family.feed_forward.pre_activations):
@@ -182,11 +187,11 @@ def test_activations_of_a_long_text_come_in_windows(deep_folder: Path, original:
     """The model takes 128 tokens: 300 come in three windows, each seen without the one before."""
     family, loaded = family_of(deep_folder), load(deep_folder, original, CPU)
     assert family.feed_forward is not None
-    (long,) = pre_activations(loaded, family, family.feed_forward, 1, TEXT, 300)
+    (long,) = pre_activations(loaded, family, family.feed_forward, 1, windows(loaded, TEXT, 300))
     ids = [token for text in TEXT for token in loaded.tokenizer(text + "\n\n")["input_ids"]][128:256]
     text = loaded.tokenizer.decode(ids)
     assert loaded.tokenizer(text)["input_ids"] == ids
-    (second,) = pre_activations(loaded, family, family.feed_forward, 1, [text], 128)
+    (second,) = pre_activations(loaded, family, family.feed_forward, 1, windows(loaded, [text], 128))
     for whole, part in zip(long, second, strict=True):
         np.testing.assert_allclose(whole[:, 128:256], part, rtol=1e-4, atol=1e-5)
 

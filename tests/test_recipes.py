@@ -26,8 +26,10 @@ from stages.lib.recipes import (
     prune_by_magnitude,
     pruned_masks,
     read_recipe,
+    store_mask,
     write_recipe,
 )
+from stages.lib.sums import write_sums
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_round_trip(tiny_folder: Path, recipe: Path) -> None:
     read = read_recipe(recipe)
     assert read == prune_by_magnitude(tiny_folder, Checkpoint(tiny_folder), 3000)
     assert isinstance(read, MagnitudePruned)
-    assert sum(int(mask.sum()) for _, mask in pruned_masks(read, tiny_folder)) == 3000
+    assert sum(int(mask.sum()) for _, mask in pruned_masks(read, recipe, Checkpoint(tiny_folder))) == 3000
 
 
 def test_loaded_model_is_the_base_with_its_smallest_weights_zero(tiny_folder: Path, recipe: Path) -> None:
@@ -65,6 +67,20 @@ def test_original_is_the_base(tiny_folder: Path, original: Path) -> None:
         torch.testing.assert_close(parameter, dense[name], rtol=0, atol=0)
 
 
+def test_a_damaged_base_is_refused_by_the_original_too(
+    tiny_folder: Path, original: Path, tmp_path: Path, corrupt: Callable[[Path], None]
+) -> None:
+    for file in sorted(path.name for path in tiny_folder.iterdir()):
+        base = tmp_path / file
+        shutil.copytree(tiny_folder, base)
+        corrupt(base / file)
+        with pytest.raises(UserError, match=r"damaged, not what SHA256SUMS says; `python -m stages\.verify` tells"):
+            load(base, original, CPU)
+        (base / file).unlink()
+        with pytest.raises(UserError, match=r"damaged, not what SHA256SUMS says|not found|lacks SHA256SUMS"):
+            load(base, original, CPU)
+
+
 def test_prunable_names_are_in_state_dict_order(tiny_folder: Path) -> None:
     family = json.loads((tiny_folder / "config.json").read_text())["model_type"]
     names = prunable_weights(tiny_folder)
@@ -82,6 +98,7 @@ def test_another_base_is_refused(
     other = tmp_path / "other"
     shutil.copytree(tiny_folder, other)
     corrupt(other / "model.safetensors")
+    write_sums(other)
     with pytest.raises(UserError, match="the recipe is for base"):
         load(other, recipe, CPU)
 
@@ -100,7 +117,7 @@ def test_a_mask_that_differs_from_its_digest_is_refused(
 ) -> None:
     content = json.loads((recipe / "recipe.json").read_text())
     (recipe / "recipe.json").write_text(json.dumps(content | {key: value}))
-    with pytest.raises(UserError, match="the recomputed mask is not the recipe's"):
+    with pytest.raises(UserError, match="the mask is not the recipe's"):
         load(tiny_folder, recipe, CPU)
 
 
@@ -148,13 +165,17 @@ def make(kind: str, base: Path, folder: Path) -> Recipe:
         recipe = KeptBlocks(base_sha256=Checkpoint(base).sha256, blocks=[1])
     elif kind == "checkpoint":
         recipe = OtherCheckpoint(sha256=Checkpoint(base.parent / "distilled").sha256)
+    elif kind == "mask":
+        shapes = {name: Checkpoint(base).shape(name) for name in prunable_weights(base)}
+        masks = [(name, np.arange(np.prod(shape)).reshape(shape) % 7 == 0) for name, shape in shapes.items()]
+        return store_mask(Checkpoint(base), "wanda", masks, folder)
     else:
         recipe = prune_by_magnitude(base, Checkpoint(base), 500, "tied-head")
     write_recipe(recipe, folder)
     return recipe
 
 
-KINDS = ["merged", "kept-blocks", "checkpoint", "tied-head"]
+KINDS = ["merged", "kept-blocks", "checkpoint", "tied-head", "mask"]
 
 
 @pytest.fixture
@@ -164,6 +185,7 @@ def base(tiny_folder: Path, tmp_path: Path) -> Path:
     shutil.copytree(tiny_folder, tmp_path / "distilled")
     weights = load_file(tiny_folder / "model.safetensors")
     save_file({name: weight * 0.5 for name, weight in weights.items()}, tmp_path / "distilled" / "model.safetensors")
+    write_sums(tmp_path / "distilled")
     return tmp_path / "model"
 
 
@@ -182,7 +204,11 @@ def test_every_kind_refuses_another_base(
 ) -> None:
     make(kind, base, tmp_path / "recipe")
     load(base, tmp_path / "recipe", CPU)
-    corrupt((base.parent / "distilled" if kind == "checkpoint" else base) / "model.safetensors")
+    changed = base.parent / "distilled" if kind == "checkpoint" else base
+    corrupt(changed / "model.safetensors")
+    with pytest.raises(UserError, match="damaged, not what SHA256SUMS says"):
+        load(base, tmp_path / "recipe", CPU)
+    write_sums(changed)  # so it is another model, and whole
     with pytest.raises(UserError, match="the recipe is for base"):
         load(base, tmp_path / "recipe", CPU)
 

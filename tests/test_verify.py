@@ -117,7 +117,7 @@ def test_a_recipe_that_its_weights_contradict(repository: Repository) -> None:
     found = verify(repository)
     assert found.status == 1
     problem, remedy = found.out.splitlines()
-    assert "data/pruned cannot be held against data/model: the recomputed mask is not the recipe's" in problem
+    assert "data/pruned cannot be held against data/model: data/pruned: the mask is not the recipe's" in problem
     assert remedy == "mend it with: rm -rf data/pruned && dvc repro"
 
 

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from stages.lib.activations import pre_activations
+from stages.lib.calibration import calibration_windows
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.families import Family, family_of, read_config
 from stages.lib.merging import (
@@ -41,7 +42,8 @@ class Aligner:
         """Read the documents' first `tokens`. Raises UserError if there are fewer."""
         family = family_of(model)
         depth = family.depth(read_config(model))
-        activations = pre_activations(loaded, family, feed_forward_of(family), depth, documents, tokens)
+        windows = calibration_windows(loaded, documents, tokens, "compare.calibration_tokens")
+        activations = pre_activations(loaded, family, feed_forward_of(family), depth, windows)
         for kinds in activations:
             for kind in kinds:
                 standardize(kind)

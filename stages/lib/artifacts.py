@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, and their hashes."""
 
+import glob
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from typing import Any
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` that becomes `path` when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_place(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     temporary = Path(name)
@@ -29,9 +30,7 @@ def new_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path` that takes its place when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left_behind in path.parent.glob(f".{path.name}.*.part"):
-        shutil.rmtree(left_behind, ignore_errors=True)  # by a run that was killed
+    _make_place(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     try:
         yield temporary
@@ -43,6 +42,16 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_place(path: Path) -> None:
+    """Make the folder that holds `path`, and remove what a killed run left beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left_behind in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if left_behind.is_dir():
+            shutil.rmtree(left_behind, ignore_errors=True)
+        else:
+            left_behind.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

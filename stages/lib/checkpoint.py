@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from stages.lib.artifacts import sha256
 from stages.lib.errors import UserError
+from stages.lib.sums import checked_sums
 
 WEIGHTS = "model.safetensors"
 
@@ -32,6 +32,7 @@ class Checkpoint:
     """
 
     def __init__(self, model: Path) -> None:
+        self.folder = model
         self.path = model / WEIGHTS
         if not self.path.is_file():
             raise UserError(f"{self.path}: not found; `dvc repro download` or `dvc checkout` brings it")
@@ -92,8 +93,11 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of the file: what a recipe names as its base."""
-        return sha256(self.path)
+        """The SHA-256 of the file: what a recipe names as its base.
+
+        Raises UserError if any file of the model folder is not what the folder's sums say.
+        """
+        return checked_sums(self.folder)[WEIGHTS]
 
     def _entry(self, name: str) -> dict[str, Any]:
         if name not in self._entries:

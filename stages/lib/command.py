@@ -5,11 +5,12 @@ import errno
 import os
 import re
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from stages.lib.artifacts import write_json
 from stages.lib.errors import UserError
@@ -30,8 +31,18 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
     started = time.monotonic()
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' progress bars, and ours
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _frame: Any) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         main(arguments)
+        if interrupts:  # Python drops an exception that falls into a weakref's callback
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         _fail(stage, "interrupted; `dvc repro` goes on from here, `dvc checkout` brings back what was there", 130)
     except UserError as error:

@@ -1,11 +1,12 @@
 """Parameter counts, over a checkpoint in which a tied tensor is stored once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from stages.lib.checkpoint import Checkpoint
+from stages.lib.masks import Mask
 
 
 @dataclass(frozen=True)
@@ -16,15 +17,10 @@ class Counts:
     prunable: int
     zeros: int
     """Zeros among all parameters."""
-    prunable_zeros: int
 
-    def effective(self, pruned: int) -> int:
-        """Non-zero parameters once the `pruned` smallest prunable magnitudes are masked.
-
-        Weights that were zero already are the smallest of all, so they are masked first.
-        """
-        newly_zero = max(0, pruned - self.prunable_zeros)
-        return self.total - self.zeros - newly_zero
+    def effective(self, pruned: int, already_zero: int) -> int:
+        """Non-zero parameters once `pruned` weights are masked, `already_zero` of which were zero before."""
+        return self.total - self.zeros - (pruned - already_zero)
 
 
 def count_zeros(checkpoint: Checkpoint) -> dict[str, int]:
@@ -35,6 +31,19 @@ def count_zeros(checkpoint: Checkpoint) -> dict[str, int]:
     }
 
 
+def count_masked(checkpoint: Checkpoint, masks: Iterable[tuple[str, Mask]]) -> tuple[int, int]:
+    """How many weights of a checkpoint some masks prune, and how many of those are zero already."""
+    pruned = already_zero = 0
+    for name, mask in masks:
+        start = 0
+        flat = mask.reshape(-1)
+        for bits in checkpoint.magnitudes(name):
+            already_zero += int(np.count_nonzero(flat[start : start + bits.size] & (bits == 0)))
+            start += bits.size
+        pruned += int(np.count_nonzero(mask))
+    return pruned, already_zero
+
+
 def count(checkpoint: Checkpoint, prunable: Sequence[str]) -> Counts:
     """Count the parameters of a checkpoint; one pass over the weights, for their zeros."""
     zeros = count_zeros(checkpoint)
@@ -42,5 +51,4 @@ def count(checkpoint: Checkpoint, prunable: Sequence[str]) -> Counts:
         total=sum(checkpoint.size(name) for name in checkpoint.names),
         prunable=sum(checkpoint.size(name) for name in prunable),
         zeros=sum(zeros.values()),
-        prunable_zeros=sum(zeros[name] for name in prunable),
     )

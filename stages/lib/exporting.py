@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from stages.lib.checkpoint import WEIGHTS
+from stages.lib.checkpoint import WEIGHTS, Checkpoint
 from stages.lib.materialize import materialize
+from stages.lib.sums import SUMS
 
 
 def export(base: Path, recipe: Path, out: Path) -> None:
@@ -16,10 +17,10 @@ def export(base: Path, recipe: Path, out: Path) -> None:
 
     Raises UserError if either is missing or damaged, or the recipe is for another base.
     """
-    made = materialize(base, recipe)
+    made = materialize(Checkpoint(base), recipe)
     save_file(_apart(made.weights), out / WEIGHTS, metadata={"format": "pt"})
     for file in made.folder.iterdir():
-        if file.name not in (WEIGHTS, "config.json"):
+        if file.name not in (WEIGHTS, "config.json", SUMS):
             shutil.copyfile(file, out / file.name)
     (out / "config.json").write_text(json.dumps(made.config, indent=2) + "\n", encoding="utf-8")
 

@@ -14,12 +14,12 @@ from typing import Any
 from tqdm import tqdm
 
 from stages.lib.checkpoint import Checkpoint
-from stages.lib.counts import count
+from stages.lib.counts import count, count_masked
 from stages.lib.errors import UserError
 from stages.lib.families import prunable_weights
 from stages.lib.lockfile import Lock
 from stages.lib.params import Params
-from stages.lib.recipes import MagnitudePruned, check_base, pruned_masks, read_recipe
+from stages.lib.recipes import Pruned, check_base, pruned_masks, read_recipe
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def check_pruned(params: Params, model: Path, recipe: Path, metrics: Path) -> It
     """The recipe against its base: the base's hash, the mask's, k, and the effective parameters."""
     try:
         pruned = read_recipe(recipe)
-        assert isinstance(pruned, MagnitudePruned)
+        assert isinstance(pruned, Pruned)
         checkpoint = Checkpoint(model)
         check_base(pruned, checkpoint)
-        zeros = sum(int(mask.sum()) for _, mask in pruned_masks(pruned, model))  # their digest is checked, too
+        zeros, already = count_masked(checkpoint, pruned_masks(pruned, recipe, checkpoint))  # checks their digest, too
         counts = count(checkpoint, prunable_weights(model))
         measured = json.loads(metrics.read_text(encoding="utf-8"))
     except (UserError, OSError, ValueError) as error:
@@ -82,7 +82,7 @@ def check_pruned(params: Params, model: Path, recipe: Path, metrics: Path) -> It
         "pruned_weights": round(params.prune.sparsity * counts.prunable),
         "total_parameters": counts.total,
         "prunable_weights": counts.prunable,
-        "effective_parameters": counts.effective(zeros),
+        "effective_parameters": counts.effective(zeros, already),
     }
     for key, value in found.items():
         if measured.get(key) != value:
@@ -95,10 +95,11 @@ def check_variants(variants: Sequence[str], model: Path, recipes: Path, metrics:
     """Each variant's recipe against its base and against what must come out, and its parameter counts."""
     from stages.lib.materialize import materialize  # torch is not needed for all that comes before
 
+    checkpoint = Checkpoint(model)  # hashed once for all
     for variant in tqdm(variants, unit="variant", desc="variants"):
         folder, path = recipes / variant, metrics / f"{variant}.json"
         try:
-            made = materialize(model, folder)
+            made = materialize(checkpoint, folder)
             measured = json.loads(path.read_text(encoding="utf-8"))
         except (UserError, OSError, ValueError) as error:
             yield Finding(f"{folder} cannot be held against {model}: {error}", folder)

@@ -41,9 +41,12 @@ class MaskDigest:
         self.pruned = 0
         """How many weights the masks so far prune."""
 
-    def add(self, mask: Mask) -> None:
-        self._hash.update(np.packbits(mask.reshape(-1)).data)
+    def add(self, mask: Mask) -> npt.NDArray[np.uint8]:
+        """Take in one more mask; its packed bits."""
+        packed = np.packbits(mask.reshape(-1))
+        self._hash.update(packed.data)
         self.pruned += int(np.count_nonzero(mask))
+        return packed
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()

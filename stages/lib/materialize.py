@@ -13,9 +13,9 @@ from stages.lib.families import family_of, read_config
 from stages.lib.merging import merge, neurons_of, read_permutations
 from stages.lib.recipes import (
     KeptBlocks,
-    MagnitudePruned,
     MergedFeedForward,
     OtherCheckpoint,
+    Pruned,
     check_base,
     pruned_masks,
     read_recipe,
@@ -42,19 +42,20 @@ class Materialized:
         return sum(weight.numel() for weight in self.weights.values())
 
 
-def materialize(base: Path, folder: Path) -> Materialized:
-    """Apply the recipe in `folder` to the model folder `base`.
+def materialize(checkpoint: Checkpoint, folder: Path) -> Materialized:
+    """Apply the recipe in `folder` to a base checkpoint, which is hashed once for all its recipes.
 
     Raises UserError if either is missing or damaged, or the recipe is for another base.
     """
     recipe = read_recipe(folder)
     if isinstance(recipe, OtherCheckpoint):
-        base = base.parent / recipe.folder
-    check_base(recipe, Checkpoint(base))
+        checkpoint = Checkpoint(checkpoint.folder.parent / recipe.folder)
+    check_base(recipe, checkpoint)
+    base = checkpoint.folder
     config, weights = read_config(base), load_file(base / WEIGHTS)
     masks: dict[str, torch.Tensor] = {}
-    if isinstance(recipe, MagnitudePruned):
-        masks = {name: torch.from_numpy(mask) for name, mask in pruned_masks(recipe, base)}
+    if isinstance(recipe, Pruned):
+        masks = {name: torch.from_numpy(mask) for name, mask in pruned_masks(recipe, folder, checkpoint)}
         for name, mask in masks.items():
             weights[name].masked_fill_(mask, 0)
     elif isinstance(recipe, KeptBlocks):
@@ -65,7 +66,9 @@ def materialize(base: Path, folder: Path) -> Materialized:
         permutations = read_permutations(folder, recipe, depth, neurons_of(family, weights))
         merged = merge(weights, family, depth, recipe.n, recipe.anchor_only, permutations)
         if merged != recipe.merged_sha256:
-            raise UserError(f"{folder}: the average is not the recipe's; remove the folder and run `dvc checkout`")
+            raise UserError(
+                f"{folder}: the average is not the recipe's; `python -m stages.verify` tells how to mend it"
+            )
     return Materialized(base, config, weights, masks)
 
 

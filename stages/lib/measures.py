@@ -55,8 +55,6 @@ def items(kind: Kind, table: pd.DataFrame) -> pd.DataFrame:
     if kind == "perplexity":
         unit = "document" if table["document"].nunique() > 1 else "window"
         return table.groupby(unit, as_index=False)[["tokens", "bytes", "nll"]].sum()
-    if kind == "classify":
-        return table.assign(right=(table["predicted"] == table["label"]).astype(float), one=1.0)
     return table.assign(one=1.0)
 
 

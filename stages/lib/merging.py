@@ -73,7 +73,7 @@ def merge(
     axes = feed_forward_of(family).neuron_axes
     for group in block_groups(depth, n):
         for tensor, axis in axes.items():
-            names = [f"{family.block.format(block)}.{tensor}" for block in group]
+            names = [family.inside(block, tensor) for block in group]
             if len(group) == 1 or names[0] not in weights:
                 continue
             total = torch.zeros(weights[names[0]].shape, dtype=torch.float64)
@@ -111,9 +111,9 @@ def read_permutations(folder: Path, recipe: MergedFeedForward, depth: int, neuro
     try:
         read = {int(block): permutation for block, permutation in load_file(path).items()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); remove the folder and run `dvc checkout`") from None
+        raise UserError(f"{path}: damaged ({error}); `python -m stages.verify` tells how to mend it") from None
     wanted = {block for group in block_groups(depth, recipe.n) for block in group[1:]}
     whole = all(np.array_equal(np.sort(order), np.arange(neurons)) for order in read.values())
     if set(read) != wanted or not whole:
-        raise UserError(f"{path}: not the permutations of this recipe; remove the folder and run `dvc checkout`")
+        raise UserError(f"{path}: not the permutations of this recipe; `python -m stages.verify` tells how to mend it")
     return read

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stages.lib.params import PruningMethod
 from stages.lib.variants import Method, parse_variant
 
 METRICS = Path("metrics")
@@ -25,6 +26,11 @@ _NAMES = {
 }
 
 
+_PRUNED: dict[PruningMethod, str] = {
+    "magnitude": "Global unstructured magnitude pruning: the smallest weights of all blocks' matrices are zero.",
+    "wanda": "Pruned by Wanda: in each row of the blocks' matrices, the smallest weights times the norm of what they "
+    "multiply are zero.",
+}
 _WHAT: dict[Method, str] = {
     "merged": "Blocks in groups of {n}: all of a group use the average of its aligned feed-forwards.",
     "merged-anchor": "Blocks in groups of {n}: the first of a group uses the average of its aligned feed-forwards.",
@@ -52,16 +58,16 @@ def read_metrics(model: str) -> dict[str, Any]:
     return measured
 
 
-def _what(model: str) -> str:
+def _what(model: str, pruned_by: PruningMethod) -> str:
     if model == "original":
         return "The original model, as the pipeline normalized it."
     if model == "pruned":
-        return "Pruned by global unstructured magnitude pruning: the smallest weights of all blocks' matrices are zero."
+        return _PRUNED[pruned_by]
     variant = parse_variant(model)
     return _WHAT[variant.method].format(n=variant.n)
 
 
-def render(model: str, measured: dict[str, Any]) -> str:
+def render(model: str, pruned_by: PruningMethod, measured: dict[str, Any]) -> str:
     """The card as Markdown with the hub's metadata header."""
     rows = [f"| {name} | {measured[key]:,} |" for key, name in _NAMES.items() if key in measured]
     return "\n".join(
@@ -74,7 +80,7 @@ def render(model: str, measured: dict[str, Any]) -> str:
             "",
             f"# {model}",
             "",
-            _what(model),
+            _what(model, pruned_by),
             "The weights are stored dense, zeros in place: plain `transformers` loads them.",
             "",
             "| measured | |",

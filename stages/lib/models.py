@@ -8,6 +8,7 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import GENERATION_CONFIG_NAME
 
+from stages.lib.checkpoint import Checkpoint
 from stages.lib.compute import Device
 from stages.lib.errors import UserError
 from stages.lib.materialize import Materialized, materialize
@@ -43,7 +44,7 @@ def load(base: Path, recipe: Path, device: Device, keep_masks: bool = False) -> 
 
     Raises UserError if either is missing or damaged, or the recipe is for another base.
     """
-    return ready(materialize(base, recipe), device, keep_masks)
+    return ready(materialize(Checkpoint(base), recipe), device, keep_masks)
 
 
 def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loaded:
@@ -60,7 +61,7 @@ def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loade
         if (made.folder / GENERATION_CONFIG_NAME).is_file():
             model.generation_config = GenerationConfig.from_pretrained(made.folder)
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{made.folder}: cannot be loaded ({error}); run `dvc checkout` or `dvc repro`") from None
+        raise UserError(f"{made.folder}: cannot be loaded ({error}); run `dvc repro download`") from None
     absent = sorted(info["missing_keys"])
     if absent:
         raise UserError(f"{made.folder}: lacks the weights {absent[0]}; run `dvc checkout` or `dvc repro`")

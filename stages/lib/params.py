@@ -202,10 +202,15 @@ class Compute(Section):
     threads: int = Field(ge=0, description="a whole number; 0 for as many as there are cores")
 
 
+PruningMethod: TypeAlias = Literal["magnitude", "wanda"]
+
+
 class Prune(Section):
+    method: PruningMethod = Field(description="magnitude or wanda")
     sparsity: float = Field(
         ge=0, lt=1, description="a number from 0 to below 1: the share of the prunable weights to set to zero"
     )
+    calibration_tokens: int = Field(ge=1, description="a whole number of tokens from 1 (wanda)")
 
 
 class Perplexity(Section):

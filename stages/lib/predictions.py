@@ -6,6 +6,18 @@ import pandas as pd
 
 from stages.lib.artifacts import new_file
 from stages.lib.errors import UserError
+from stages.lib.measures import Kind
+
+PREDICTIONS = Path("data/predictions")
+
+
+def predictions_path(model: str, kind: Kind) -> Path:
+    """Where a model's predictions of a kind are: the original, the pruned one, or a variant by its name."""
+    if model not in ("original", "pruned"):
+        return PREDICTIONS / "compare" / model / f"{kind}.parquet"
+    if kind == "perplexity":
+        return PREDICTIONS / f"{'baseline' if model == 'original' else 'post'}_ppl.parquet"
+    return PREDICTIONS / kind / f"{model}.parquet"
 
 
 def write_predictions(path: Path, table: pd.DataFrame) -> None:
@@ -21,4 +33,4 @@ def read_predictions(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro` or `dvc checkout` brings it") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); remove it and run `dvc checkout`") from None
+        raise UserError(f"{path}: damaged ({error}); `python -m stages.verify` tells how to mend it") from None

@@ -12,6 +12,7 @@ from transformers.utils import logging
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.errors import UserError
 from stages.lib.families import family_of, read_config
+from stages.lib.sums import write_sums
 
 _INFINITE = 0x7F800000
 
@@ -84,6 +85,7 @@ def _save(model: PreTrainedModel, tokenizer: Any, out: Path) -> None:
     tokenizer.save_pretrained(out)
     family_of(out)
     _check_finite(Checkpoint(out))
+    write_sums(out)
 
 
 def _check_finite(checkpoint: Checkpoint) -> None:

@@ -1,12 +1,12 @@
 """Recipes: a compressed model as what has to be done to its base checkpoint.
 
-A recipe is a folder with a `recipe.json`, and with `permutations.safetensors` where it merges
-neurons. It names the SHA-256 of its base and of what must come out, so it is refused on any other
-base, and a wrong result is never used. The one exception is the original, which does nothing and
-therefore fits every base.
+A recipe is a folder with a `recipe.json`, and beside it `permutations.safetensors` where it merges
+neurons, or `masks.bin` where its mask cannot be recomputed. It names the SHA-256 of its base and of
+what must come out, so it is refused on any other base, and a wrong result is never used. The one
+exception is the original, which does nothing and therefore fits every base.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -18,6 +18,7 @@ from stages.lib.errors import UserError
 from stages.lib.families import prunable_weights, tied_head
 from stages.lib.masks import Mask, MaskDigest, magnitude_masks
 from stages.lib.selection import Threshold, select
+from stages.lib.stored_masks import MASKS, read_masks, write_masks
 
 RECIPE = "recipe.json"
 PERMUTATIONS = "permutations.safetensors"
@@ -55,6 +56,23 @@ class MagnitudePruned(BaseModel):
     @property
     def threshold(self) -> Threshold:
         return Threshold(bits=int(self.threshold_bits, 16), ties=self.ties)
+
+
+class StoredMask(BaseModel):
+    """The base with the weights of a stored mask set to zero.
+
+    For methods whose scores depend on data: those cannot be recomputed to the bit elsewhere.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    kind: Literal["mask"] = "mask"
+    base_sha256: _Digest
+    method: Literal["wanda"]
+    compressed: bool
+    """Whether the packed bits are compressed with zstd."""
+    pruned: Annotated[int, Field(ge=0)]
+    mask_sha256: _Digest
 
 
 class KeptBlocks(BaseModel):
@@ -104,7 +122,8 @@ class OtherCheckpoint(BaseModel):
     sha256: _Digest
 
 
-Recipe: TypeAlias = Original | MagnitudePruned | KeptBlocks | MergedFeedForward | OtherCheckpoint
+Pruned: TypeAlias = MagnitudePruned | StoredMask
+Recipe: TypeAlias = Original | Pruned | KeptBlocks | MergedFeedForward | OtherCheckpoint
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
 
@@ -136,6 +155,22 @@ def prune_by_magnitude(model: Path, checkpoint: Checkpoint, k: int, scope: Scope
     )
 
 
+def store_mask(
+    checkpoint: Checkpoint, method: Literal["wanda"], masks: Iterable[tuple[str, Mask]], folder: Path
+) -> StoredMask:
+    """Write the masks of a base's prunable tensors into a recipe's folder; the recipe that uses them."""
+    digest, compressed = write_masks(masks, folder)
+    recipe = StoredMask(
+        base_sha256=checkpoint.sha256,
+        method=method,
+        compressed=compressed,
+        pruned=digest.pruned,
+        mask_sha256=digest.hexdigest(),
+    )
+    write_recipe(recipe, folder)
+    return recipe
+
+
 def write_recipe(recipe: Recipe, folder: Path) -> None:
     """Write a recipe's `recipe.json` into its folder."""
     write_json(folder / RECIPE, recipe.model_dump())
@@ -154,8 +189,11 @@ def read_recipe(folder: Path) -> Recipe:
     except ValidationError as error:
         what = error.errors()[0]
         where = ".".join(map(str, what["loc"])) or "the file"
-        raise UserError(f"{path}: damaged ({where}: {what['msg']}); remove it and run `dvc checkout`") from None
-    expected = {RECIPE, PERMUTATIONS} if isinstance(recipe, MergedFeedForward) else {RECIPE}
+        raise UserError(
+            f"{path}: damaged ({where}: {what['msg']}); `python -m stages.verify` tells how to mend it"
+        ) from None
+    beside = {"merged": PERMUTATIONS, "mask": MASKS}
+    expected = {RECIPE, beside.get(recipe.kind, RECIPE)}
     found = {file.name for file in folder.iterdir()}
     if found - expected:
         raise UserError(
@@ -163,31 +201,37 @@ def read_recipe(folder: Path) -> Recipe:
             "one folder holds one recipe: remove the other"
         )
     if expected - found:
-        raise UserError(f"{folder}: lacks {min(expected - found)}; remove the folder and run `dvc checkout`")
+        raise UserError(f"{folder}: lacks {min(expected - found)}; `python -m stages.verify` tells how to mend it")
     return recipe
 
 
 def check_base(recipe: Recipe, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that a recipe is not for: raises UserError."""
+    """Refuse a checkpoint that is damaged, or that a recipe is not for: raises UserError."""
+    found = checkpoint.sha256
     if isinstance(recipe, Original):
         return
     wanted = recipe.sha256 if isinstance(recipe, OtherCheckpoint) else recipe.base_sha256
-    if checkpoint.sha256 != wanted:
+    if found != wanted:
         raise UserError(
             f"{checkpoint.path}: has sha256 {checkpoint.sha256[:12]}…, the recipe is for base "
-            f"{wanted[:12]}…; run `dvc repro`, or `dvc checkout` if a file was damaged"
+            f"{wanted[:12]}…; run `dvc repro`; `python -m stages.verify` finds damage"
         )
 
 
-def pruned_masks(recipe: MagnitudePruned, model: Path) -> Iterator[tuple[str, Mask]]:
-    """The mask of each pruned tensor of a base model, recomputed in one pass.
+def pruned_masks(recipe: Pruned, folder: Path, checkpoint: Checkpoint) -> Iterator[tuple[str, Mask]]:
+    """The mask of each pruned tensor of a base, recomputed in one pass, or read from the recipe's folder.
 
     The masks' digest is checked after the last one; use none of them before the iterator has
     ended. Raises UserError if it is not what the recipe says.
     """
+    if isinstance(recipe, MagnitudePruned):
+        masks = magnitude_masks(checkpoint, weights_in(recipe.scope, checkpoint.folder), recipe.threshold)
+    else:
+        shapes = [(name, checkpoint.shape(name)) for name in prunable_weights(checkpoint.folder)]
+        masks = read_masks(folder, shapes, recipe.compressed)
     digest = MaskDigest()
-    for name, mask in magnitude_masks(Checkpoint(model), weights_in(recipe.scope, model), recipe.threshold):
+    for name, mask in masks:
         digest.add(mask)
         yield name, mask
     if (digest.hexdigest(), digest.pruned) != (recipe.mask_sha256, recipe.pruned):
-        raise UserError("the recomputed mask is not the recipe's; remove the recipe and run `dvc checkout`")
+        raise UserError(f"{folder}: the mask is not the recipe's; `python -m stages.verify` tells how to mend it")

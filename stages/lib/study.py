@@ -12,24 +12,11 @@ import pandas as pd
 from stages.lib.artifacts import significant
 from stages.lib.checkpoint import WEIGHTS
 from stages.lib.comparison import REFERENCES, Comparison, Tables
-from stages.lib.measures import KINDS, Kind
-from stages.lib.predictions import read_predictions
+from stages.lib.measures import KINDS
+from stages.lib.predictions import PREDICTIONS, predictions_path, read_predictions
 
 DATA = Path("data")
 METRICS = Path("metrics")
-
-_PREDICTIONS: dict[str, dict[Kind, str]] = {
-    "original": {
-        "perplexity": "baseline_ppl.parquet",
-        "classify": "classify/original.parquet",
-        "summarize": "summarize/original.parquet",
-    },
-    "pruned": {
-        "perplexity": "post_ppl.parquet",
-        "classify": "classify/pruned.parquet",
-        "summarize": "summarize/pruned.parquet",
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -47,7 +34,7 @@ def forget_others(variants: Sequence[str]) -> None:
 
     The folders are watched as a whole, and have to hold what they hold in a fresh clone.
     """
-    for results in (DATA / "predictions" / "compare", METRICS / "compare"):
+    for results in (PREDICTIONS / "compare", METRICS / "compare"):
         for path in results.iterdir():
             if path.name.removesuffix(".json") not in variants:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -58,11 +45,8 @@ def read_tables(variants: Sequence[str]) -> Tables:
 
     Raises UserError if one is missing or damaged.
     """
-    folder = DATA / "predictions"
-    paths = _PREDICTIONS | {
-        variant: {kind: f"compare/{variant}/{kind}.parquet" for kind in KINDS} for variant in variants
-    }
-    return {model: {kind: read_predictions(folder / path) for kind, path in of.items()} for model, of in paths.items()}
+    models = ("original", "pruned", *variants)
+    return {model: {kind: read_predictions(predictions_path(model, kind)) for kind in KINDS} for model in models}
 
 
 def read_sizes(variants: Sequence[str]) -> dict[str, Size]:

@@ -34,7 +34,7 @@ def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro download` or `dvc checkout` brings it") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); remove it and run `dvc checkout`") from None
+        raise UserError(f"{path}: damaged ({error}); `python -m stages.verify` tells how to mend it") from None
     if split is None:
         return frame
     part = frame[frame["split"] == split].reset_index(drop=True)

@@ -32,6 +32,8 @@ class Family:
     """The weight matrices in a block, in state-dict order. Norms and biases are not among them."""
     embedding: str
     """The token embedding's tensor; a tied head has no other."""
+    input_axis: int = 1
+    """The axis of a matrix along which its inputs lie: 1 for `Linear`, 0 for `Conv1D`."""
     feed_forward: FeedForward | None = None
     """None where the neurons of a block are not simply those of one feed-forward."""
 
@@ -39,9 +41,13 @@ class Family:
         """The number of blocks."""
         return int(config[self.depth_key])
 
+    def inside(self, block: int, name: str) -> str:
+        """The full name of a layer or tensor that has this name in a block."""
+        return f"{self.block.format(block)}.{name}"
+
     def weight(self, block: int, matrix: str) -> str:
         """The name of one matrix of one block."""
-        return f"{self.block.format(block)}.{matrix}.weight"
+        return self.inside(block, f"{matrix}.weight")
 
     def prunable(self, config: Mapping[str, Any]) -> list[str]:
         """The names of all prunable tensors, in state-dict order."""

@@ -12,6 +12,7 @@ GPT2 = Family(
     block="transformer.h.{}",
     matrices=("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
     embedding="transformer.wte.weight",
+    input_axis=0,
     feed_forward=FeedForward(
         pre_activations=("mlp.c_fc",),
         neuron_axes={"mlp.c_fc.weight": 1, "mlp.c_fc.bias": 0, "mlp.c_proj.weight": 0, "mlp.c_proj.bias": None},

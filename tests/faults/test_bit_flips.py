@@ -1,0 +1,161 @@
+"""A flipped bit that no size and no time betrays: it is never used, and what mends it is told."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Finished
+from repository import Repository, ran
+
+pytestmark = pytest.mark.faults
+
+
+def flip_bit(path: Path) -> None:
+    """Change one bit in place, in all links to a file, and leave its times as they were."""
+    times = path.stat()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.write(content)
+    path.chmod(times.st_mode & 0o777)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.fixture(scope="module")
+def by_wanda(finished_repository: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The tiny project with a stored mask."""
+    repository = finished_repository.copy(tmp_path_factory.mktemp("wanda") / "repository")
+    repository.dvc("exp", "run", "-S", "prune.method=wanda")
+    repository.commit("Prune by Wanda")
+    return repository
+
+
+@pytest.fixture
+def repository(by_wanda: Repository, tmp_path: Path) -> Repository:
+    return by_wanda.copy(tmp_path / "repository")
+
+
+def forced(repository: Repository, stage: str) -> Finished:
+    """The stage once more, as where its code had changed."""
+    return repository.run(sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage)
+
+
+def verify(repository: Repository) -> Finished:
+    return repository.run(sys.executable, "-m", "stages.verify")
+
+
+def assert_mended(repository: Repository, before: dict[str, str], most: set[str]) -> None:
+    """`stages.verify` names what mends it; that runs no more than the given stages, and all is as it was."""
+    found = verify(repository)
+    assert found.status == 1
+    command = found.out.splitlines()[-1].removeprefix("mend it with: ")
+    mended = repository.run("bash", "-ec", command)
+    assert mended.status == 0, mended.err
+    assert ran(mended.out) <= most
+    assert repository.results() == before
+    assert verify(repository).status == 0
+    assert repository.git("status", "--porcelain") == ""
+
+
+USED = {
+    "data/model/model.safetensors": ("post-ppl", {"download@model"}),
+    "data/model/config.json": ("classify@original", {"download@model"}),
+    "data/model/tokenizer.json": ("baseline-ppl", {"download@model"}),
+    "data/pruned/masks.bin": ("post-ppl", {"prune"}),
+    "data/pruned/recipe.json": ("classify@pruned", {"prune"}),
+    "data/variants/merged_2/permutations.safetensors": ("compare@merged_2", {"shrink"}),
+    "data/text/rows.parquet": ("baseline-ppl", {"download@text"}),
+    "data/reviews/rows.parquet": ("classify@original", {"download@reviews"}),
+    "data/predictions/post_ppl.parquet": ("report", {"post-ppl"}),
+}
+
+
+@pytest.mark.parametrize("name", USED)
+@pytest.mark.parametrize("linked", [True, False], ids=["and cache", "only"])
+def test_in_the_workspace(repository: Repository, name: str, linked: bool) -> None:
+    """With links between cache and workspace, as by default, both are damaged at once; with copies one is."""
+    before = repository.results()
+    if not linked:
+        repository.dvc("config", "cache.type", "copy")
+        repository.dvc("checkout", "--relink")
+        repository.commit("Copies")
+    flip_bit(repository.folder / name)
+    stage, made_by = USED[name]
+    finished = forced(repository, stage)
+    assert finished.status != 0
+    (line,) = [line for line in finished.err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {stage}: {Path(name).parent}")
+    assert "Traceback" not in finished.err
+    assert_mended(repository, before, made_by if linked else set())
+
+
+@pytest.mark.parametrize("name", USED)
+def test_in_the_cache(repository: Repository, name: str) -> None:
+    """The workspace is rebuilt from a damaged cache: what it has then is refused."""
+    before = repository.results()
+    for folder in ("data/model", "data/pruned", "data/variants", "data/text", "data/reviews"):
+        repository.run("rm", "-rf", folder)
+    (repository.folder / "data/predictions/post_ppl.parquet").unlink()
+    flip_bit(in_cache(repository, name))
+    repository.dvc("checkout")
+    stage, made_by = USED[name]
+    finished = forced(repository, stage)
+    assert finished.status != 0
+    assert len([line for line in finished.err.splitlines() if line.startswith("error: ")]) == 1
+    assert_mended(repository, before, made_by)
+
+
+def in_cache(repository: Repository, name: str) -> Path:
+    """The object of a file that has to be in the workspace no more."""
+    lock = repository.run(sys.executable, "-c", OBJECT_OF, name)
+    assert lock.status == 0, lock.err
+    return repository.folder / lock.out.strip()
+
+
+OBJECT_OF = """
+import json, sys
+from pathlib import Path
+from stages.lib.lockfile import read_lock
+objects = Path(".dvc/cache/files/md5")
+outs = {out["path"]: out["md5"] for stage in read_lock().values() for out in stage["outs"]}
+name = sys.argv[1]
+(path,) = [path for path in outs if name == path or name.startswith(path + "/")]
+digest = outs[path]
+if digest.endswith(".dir"):
+    listing = json.loads((objects / digest[:2] / digest[2:]).read_text())
+    digest = {entry["relpath"]: entry["md5"] for entry in listing}[name.removeprefix(path + "/")]
+print(objects / digest[:2] / digest[2:])
+"""
+
+
+@pytest.mark.parametrize("verified", [True, False], ids=["verify", "trusted"])
+@pytest.mark.parametrize("name", ["data/model/model.safetensors", "data/pruned/masks.bin"])
+def test_in_the_remote(repository: Repository, tmp_path: Path, name: str, verified: bool) -> None:
+    """With `verify true` the remote's damage does not arrive; without, what arrives is refused."""
+    remote = tmp_path / "remote"
+    repository.dvc("remote", "add", "--default", "team", str(remote))
+    repository.dvc("remote", "modify", "team", "verify", str(verified).lower())
+    repository.commit("Share results")
+    repository.dvc("push", "--run-cache")
+    before = repository.results()
+    broken = in_cache(repository, name).relative_to(repository.folder / ".dvc" / "cache")
+    flip_bit(remote / broken)
+    repository.git("clone", "-q", str(repository.folder), str(tmp_path / "colleague"))
+    colleague = Repository(tmp_path / "colleague")
+    pulled = colleague.run(sys.executable, "-m", "dvc", "pull", "--run-cache")
+    if verified:
+        assert pulled.status != 0
+        assert "Traceback" not in pulled.err
+        assert not (colleague.folder / name).exists()
+        made_by = USED[name][1]
+        assert ran(colleague.dvc("repro")) <= made_by | {"report"}
+        assert colleague.results() == before
+    else:
+        assert pulled.status == 0, pulled.err
+        stage, made_by = USED[name]
+        assert forced(colleague, stage).status != 0
+        assert_mended(colleague, before, made_by)
+    assert json.loads(colleague.dvc("status", "--json")) == {}
