@@ -11,6 +11,8 @@ import torch
 from conftest import TINY, Finished, changed_params, write_jsonl, write_params
 from safetensors.torch import load_file, save_file
 
+from stages.lib.sums import write_sums
+
 RunStage = Callable[..., Finished]
 
 
@@ -32,6 +34,8 @@ PYPI = {"source": "pypi", "path": "data/none", "file": "a-1.tar.gz", "sha256": "
 HUB = {"source": "hub", "path": "data/none", "repo": "a/b", "revision": "0" * 40, "sha256": {}}
 
 BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
+    ({"prune.method": "lottery"}, ("prune.method: got 'lottery', takes magnitude or wanda",)),
+    ({"prune.calibration_tokens": 0}, ("prune.calibration_tokens: got 0, takes a whole number of tokens from 1",)),
     ({"prune.sparsity": -0.1}, ("prune.sparsity: got -0.1, takes a number from 0 to below 1",)),
     ({"prune.sparsity": 1}, ("prune.sparsity: got 1, takes a number from 0 to below 1",)),
     ({"prune.sparsity": 1.5}, ("prune.sparsity: got 1.5, takes",)),
@@ -40,9 +44,9 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"prune.sparsity": "0.3"}, ("prune.sparsity: got '0.3', takes",)),
     ({"prune.sparsity": True}, ("prune.sparsity: got True, takes",)),
     ({"prune.sparsity": None}, ("prune.sparsity: missing, takes a number",)),
-    ({"prune.sparsty": 0.3, "prune.sparsity": None}, ("prune.sparsty: unknown key", "takes only sparsity")),
+    ({"prune.sparsty": 0.3, "prune.sparsity": None}, ("prune.sparsty: unknown key", "takes only method, sparsity")),
     ({"prune.sparsty": 0.3}, ("prune.sparsty: unknown key with value 0.3",)),
-    ({"prune": None}, ("prune: missing, takes a section with the keys sparsity",)),
+    ({"prune": None}, ("prune: missing, takes a section with the keys method, sparsity",)),
     ({"prune": 0.3}, ("prune: got 0.3, takes a section",)),
     ({"prunes": {}}, ("prunes: unknown key", "takes only seed, compute, model")),
     ({"seed": -1}, ("seed: got -1, takes a whole number",)),
@@ -296,7 +300,7 @@ def cut(content: bytes) -> bytes:
 
 
 DAMAGED: dict[str, tuple[str, str, Callable[[bytes], bytes], str]] = {
-    "base": ("post_ppl", "data/model/model.safetensors", flip, "the recipe is for base"),
+    "base": ("post_ppl", "data/model/model.safetensors", flip, "model.safetensors: damaged, not what SHA256SUMS says"),
     "base cut": ("prune", "data/model/model.safetensors", cut, "model.safetensors: truncated or damaged"),
     "recipe": ("post_ppl", "data/pruned/recipe.json", flip, "recipe.json: damaged"),
     "recipe cut": ("classify", "data/pruned/recipe.json", cut, "recipe.json: damaged"),
@@ -321,6 +325,7 @@ def test_artifacts_that_are_not_there(project: Path, run_stage: RunStage) -> Non
 def test_another_model_under_the_same_recipe(downloaded: Path, run_stage: RunStage) -> None:
     torch.manual_seed(9)
     TINY["llama"](initializer_range=0.3).save_pretrained(downloaded / "data" / "model")
+    write_sums(downloaded / "data" / "model")
     assert_one_line(run_stage("post_ppl"), 1, "the recipe is for base", "run `dvc repro`")
 
 
@@ -350,6 +355,15 @@ def test_calibration_text_too_short(project: Path, run_stage: RunStage) -> None:
     assert_one_line(finished, 1, "the calibration text has", "compare.calibration_tokens is 10000; lower it")
 
 
+def test_calibration_text_too_short_to_prune_on(project: Path, run_stage: RunStage) -> None:
+    write_params(project, changed_params({"prune.method": "wanda", "prune.calibration_tokens": 10_000}))
+    for item in ("model", "text"):
+        assert run_stage("download", item).status == 0
+    finished = run_stage("prune")
+    assert_one_line(finished, 1, "the calibration text has", "prune.calibration_tokens is 10000; lower it")
+    assert not Path("data/pruned").exists()
+
+
 def test_no_calibration_text(project: Path, run_stage: RunStage) -> None:
     finished = shrunk_by(project, run_stage, text__test_share=1.0)
     assert_one_line(finished, 1, "data/text/rows.parquet: has no train rows; give files for it, or change test_share")
@@ -372,5 +386,6 @@ def test_a_variant_of_another_base(project: Path, run_stage: RunStage) -> None:
     assert shrunk_by(project, run_stage).status == 0
     path = Path("data/model/model.safetensors")
     save_file({name: weight * 2 for name, weight in load_file(path).items()}, path)
+    write_sums(path.parent)
     for variant in ("merged_2", "compressed_2"):
         assert_one_line(run_stage("compare", variant), 1, "the recipe is for base")

@@ -19,6 +19,7 @@ from stages.lib.merging import merge, write_permutations
 from stages.lib.models import load
 from stages.lib.params import load_params
 from stages.lib.recipes import KeptBlocks, MergedFeedForward, prune_by_magnitude, pruned_masks, write_recipe
+from stages.lib.sums import write_sums
 from stages.lib.variants import block_groups
 
 
@@ -30,22 +31,24 @@ def test_total_is_the_models_own_with_tied_tensors_once(tiny_folder: Path) -> No
 
 @pytest.mark.parametrize("k", [0, 10, 4000])
 def test_zeros_that_were_there_are_counted_honestly(tiny_folders: dict[str, Path], tmp_path: Path, k: int) -> None:
+    base, recipe = tmp_path / "base", tmp_path / "recipe"
+    base.mkdir()
+    recipe.mkdir()
     weights = load_file(tiny_folders["llama"] / "model.safetensors")
     weights["model.layers.0.mlp.up_proj.weight"][:2] = 0  # 64 prunable zeros
     weights["model.layers.0.mlp.up_proj.weight"][0, :5] = -0.0
     weights["model.embed_tokens.weight"][3] = 0  # 32 zeros that are not prunable
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / name).write_bytes((tiny_folders["llama"] / name).read_bytes())
-    counts = count(Checkpoint(tmp_path), prunable_weights(tmp_path))
+        (base / name).write_bytes((tiny_folders["llama"] / name).read_bytes())
+    write_sums(base)
+    counts = count(Checkpoint(base), prunable_weights(base))
     assert counts.zeros == 64 + 32 + 32  # and the pad token's embedding, which transformers made zero
-    recipe = tmp_path / "recipe"
-    recipe.mkdir()
-    found = prune_by_magnitude(tmp_path, Checkpoint(tmp_path), k)
+    found = prune_by_magnitude(base, Checkpoint(base), k)
     write_recipe(found, recipe)
-    pruned = count_masked(Checkpoint(tmp_path), pruned_masks(found, recipe, Checkpoint(tmp_path)))
+    pruned = count_masked(Checkpoint(base), pruned_masks(found, recipe, Checkpoint(base)))
     assert pruned == (k, min(k, 64))
-    model = load(tmp_path, recipe, CPU).model
+    model = load(base, recipe, CPU).model
     assert counts.effective(*pruned) == sum(int(parameter.count_nonzero()) for parameter in model.parameters())
 
 
@@ -55,6 +58,7 @@ def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("full") / "base"
     GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    write_sums(folder)
     return folder
 
 

@@ -12,6 +12,7 @@ from stages.lib.errors import UserError
 from stages.lib.materialize import materialize
 from stages.lib.models import load
 from stages.lib.recipes import KeptBlocks, write_recipe
+from stages.lib.sums import write_sums
 
 KEPT = [0, 2, 4]
 DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}
@@ -22,6 +23,7 @@ def deep_folder(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: PreTr
     folder = tmp_path / request.param
     TINY[request.param](**{DEPTH_KEY[request.param]: 12}).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    write_sums(folder)
     return folder
 
 

@@ -21,6 +21,7 @@ from stages.lib.errors import UserError
 from stages.lib.families import FAMILIES, Family, family_of, read_config
 from stages.lib.merging import match, merge, standardize
 from stages.lib.models import Loaded, load
+from stages.lib.sums import write_sums
 
 DEPTH = 5
 TEXT = [prose(200, seed) for seed in range(3)]
@@ -41,6 +42,7 @@ def deep_folder(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: PreTr
     folder = tmp_path / "deep"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    write_sums(folder)
     return folder
 
 
@@ -286,6 +288,7 @@ def test_each_pair_of_blocks_is_matched_once(deep_folder: Path, tmp_path: Path, 
 def test_bfloat16_averages_are_rounded_once(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     folder = tmp_path / "half"
     TINY["llama"]().to(torch.bfloat16).save_pretrained(folder)
+    write_sums(folder)
     weights, family = load_file(folder / "model.safetensors"), family_of(folder)
     name, other = "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"
     expected = ((weights[name].double() + weights[other].double()) / 2).to(torch.bfloat16)

@@ -90,7 +90,7 @@ def test_a_seed_does_not_fetch_the_model_again(repository: Repository) -> None:
     params.write_text(before.replace("seed: 0", "seed: 1"))
     changed = json.loads(repository.dvc("status", "--json"))
     params.write_text(before)
-    assert set(changed) == ALL - {"download@model", "download@distilled", "download@documents", "prune"}
+    assert set(changed) == ALL - {"download@model", "download@distilled", "download@documents"}
 
 
 def test_wrong_params_stop_the_run_and_lose_nothing(repository: Repository) -> None:

@@ -16,6 +16,7 @@ from stages.lib.params import Perplexity
 from stages.lib.perplexity import TokenizedText, negative_log_likelihoods, tokenize
 from stages.lib.recipes import prune_by_magnitude, write_recipe
 from stages.lib.sensitivity import Sensitivity
+from stages.lib.sums import write_sums
 
 SETTINGS = Perplexity(context=32, stride=16, batch_size=3)
 DEPTH = 4
@@ -27,6 +28,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: PreTrained
     folder = tmp_path / request.param
     TINY[request.param](**{DEPTH_KEY[request.param]: DEPTH}).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    write_sums(folder)
     return folder
 
 

@@ -19,9 +19,7 @@ def export(base: Path, recipe: Path, out: Path) -> None:
     """
     made = materialize(Checkpoint(base), recipe)
     save_file(_apart(made.weights), out / WEIGHTS, metadata={"format": "pt"})
-    for file in made.folder.iterdir():
-        if file.name not in (WEIGHTS, "config.json", SUMS):
-            shutil.copyfile(file, out / file.name)
+    shutil.copytree(made.folder, out, ignore=shutil.ignore_patterns(WEIGHTS, "config.json", SUMS), dirs_exist_ok=True)
     (out / "config.json").write_text(json.dumps(made.config, indent=2) + "\n", encoding="utf-8")
 
 

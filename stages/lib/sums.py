@@ -13,7 +13,7 @@ SUMS = "SHA256SUMS"
 
 
 def write_sums(folder: Path) -> None:
-    """Write the sums of all files of a flat folder into it."""
+    """Write the sums of all files of a folder into it."""
     lines = [f"{digest}  {name}\n" for name, digest in _sums(folder).items()]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
@@ -38,4 +38,5 @@ def checked_sums(folder: Path) -> dict[str, str]:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    return {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != SUMS}
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: sha256(path) for name, path in files.items() if name != SUMS}

@@ -1,0 +1,73 @@
+"""Two runs at once, and locks that a killed run left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from repository import Repository
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture
+def repository(finished_repository: Repository, tmp_path: Path) -> Repository:
+    return finished_repository.copy(tmp_path / "repository")
+
+
+def test_two_runs_at_once(repository: Repository) -> None:
+    """The second waits for no one and says why; the first ends undisturbed."""
+    before = repository.results()
+    first, _ = repository.start("post-ppl")
+    second = repository.run(sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "post-ppl")
+    assert second.status != 0
+    (line,) = [line for line in second.err.splitlines() if line.startswith("ERROR")]
+    assert "metrics/post_ppl.json' is busy, it is being blocked by:" in line
+    assert "Traceback" not in second.err
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, output
+    assert repository.results() == before
+    assert repository.git("status", "--porcelain") == ""
+
+
+def test_whole_runs_at_once(finished_repository: Repository, tiny_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Whichever of three comes through, in the end there is what one undisturbed run leaves."""
+    repository = Repository.create(tmp_path / "repository", tiny_folders["llama"])
+    runs = []
+    for _ in range(3):
+        runs.append(repository.repro())
+        time.sleep(2)
+    outputs = [run.communicate(timeout=600)[0] for run in runs]
+    assert any(run.returncode == 0 for run in runs), outputs
+    assert not any("Traceback" in output for output in outputs)
+    repository.dvc("repro")
+    assert repository.results() == finished_repository.results()
+
+
+def test_locks_of_a_killed_run(repository: Repository) -> None:
+    before = repository.results()
+    process, _ = repository.start("post-ppl")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    rwlock = repository.folder / ".dvc" / "tmp" / "rwlock"
+    held = json.loads(rwlock.read_text())
+    assert any("post_ppl" in path for path in held)  # it is stale, and it is there
+    repository.dvc("repro")
+    assert repository.results() == before
+
+
+def test_locks_of_a_process_that_never_was(repository: Repository) -> None:
+    """As after a crash of the machine: the lock's process is gone, and its number may be anyone's."""
+    before = repository.results()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path = str(repository.folder / "metrics" / "post_ppl.json")
+    lock = repository.folder / ".dvc" / "tmp" / "rwlock"
+    lock.write_text(json.dumps({path: {"write": {"pid": gone.pid, "cmd": "dvc repro"}}}))
+    (repository.folder / ".dvc" / "tmp" / "lock").touch()
+    repository.dvc("repro", "--force", "--single-item", "post-ppl")
+    assert repository.results() == before
