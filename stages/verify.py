@@ -3,25 +3,50 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.lib import command
 from stages.lib.params import PARAMS, load_params
+
+if TYPE_CHECKING:
+    from stages.lib.integrity import Finding
 
 MODEL = Path("data/model")
 PRUNED = Path("data/pruned")
 VARIANTS = Path("data/variants")
 METRICS = Path("metrics")
+RWLOCK = Path(".dvc/tmp/rwlock")
+
+
+def _report(findings: "Iterable[Finding]") -> None:
+    """Print what was found and what mends it, and leave; do nothing where nothing was found."""
+    findings = list(findings)
+    for finding in findings:
+        print(finding.what)
+    if findings:
+        damaged = " ".join(shlex.quote(str(finding.damaged)) for finding in findings if finding.damaged)
+        print("mend it with:", f"rm -rf {damaged} && dvc repro" if damaged else "dvc repro")
+        sys.exit(1)
 
 
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     from ruamel.yaml import YAML
 
-    from stages.lib.integrity import check_cache, check_pruned, check_settings, check_variants, check_workspace
+    from stages.lib.integrity import (
+        check_cache,
+        check_locks,
+        check_pruned,
+        check_settings,
+        check_variants,
+        check_workspace,
+    )
     from stages.lib.lockfile import read_lock
     from stages.lib.undo import cache_folder
 
+    _report(check_locks(RWLOCK))
     lock = read_lock()
     settings = YAML(typ="safe", pure=True).load(PARAMS.read_text(encoding="utf-8"))
     cache, here = cache_folder(), Path.cwd()
@@ -32,12 +57,7 @@ def main(arguments: argparse.Namespace) -> None:
             *check_pruned(params, MODEL, PRUNED, METRICS / "prune.json"),
             *check_variants(params.compare.variants, MODEL, VARIANTS, METRICS / "compare"),
         ]
-    for finding in findings:
-        print(finding.what)
-    if findings:
-        damaged = " ".join(shlex.quote(str(finding.damaged)) for finding in findings if finding.damaged)
-        print("mend it with:", f"rm -rf {damaged} && dvc repro" if damaged else "dvc repro")
-        sys.exit(1)
+    _report(findings)
     print("all good: workspace, cache and lock agree, and all weights are those of their recipes")
 
 

@@ -30,6 +30,16 @@ class Finding:
     damaged: Path | None = None
 
 
+def check_locks(path: Path) -> Iterator[Finding]:
+    """DVC's list of who reads and writes what: DVC stops at one that a full disk has cut off."""
+    try:
+        json.loads(path.read_bytes() or b"{}")
+    except FileNotFoundError:
+        return
+    except ValueError:
+        yield Finding(f"{path} was cut off, by a full disk or a crash", path)
+
+
 def check_workspace(lock: Lock) -> Iterator[Finding]:
     """Every dependency and output of every stage against its hash in the lock."""
     outputs = {entry["path"]: entry["md5"] for stage in lock.values() for entry in stage.get("outs", [])}

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from stages.lib.artifacts import new_file
+from stages.lib.checked_parquet import read_table, write_table
 from stages.lib.errors import UserError
 from stages.lib.measures import Kind
 
@@ -23,14 +25,12 @@ def predictions_path(model: str, kind: Kind) -> Path:
 def write_predictions(path: Path, table: pd.DataFrame) -> None:
     """Write a table as one compressed Parquet file."""
     with new_file(path) as temporary:
-        table.to_parquet(temporary, index=False, compression="zstd", write_page_checksum=True)
+        write_table(pa.Table.from_pandas(table, preserve_index=False), temporary)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """Read a table back. Raises UserError if it is missing or damaged."""
     try:
-        return pd.read_parquet(path, page_checksum_verification=True)
+        return read_table(path)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro` or `dvc checkout` brings it") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); `python -m stages.verify` tells how to mend it") from None

@@ -16,7 +16,8 @@ def flip_bit(path: Path) -> None:
     """Change one bit in place, in all links to a file, and leave its times as they were."""
     times = path.stat()
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
+    # A table's first page follows its first bytes; the middle of a small one may mean nothing.
+    content[60 if content.startswith(b"PAR1") else len(content) // 2] ^= 4
     path.chmod(0o644)
     with path.open("r+b") as file:
         file.write(content)
@@ -73,8 +74,10 @@ USED = {
 }
 
 
-@pytest.mark.parametrize("name", USED)
-@pytest.mark.parametrize("linked", [True, False], ids=["and cache", "only"])
+COPIED = ("data/model/model.safetensors", "data/pruned/masks.bin")
+
+
+@pytest.mark.parametrize(("name", "linked"), [*((name, True) for name in USED), *((name, False) for name in COPIED)])
 def test_in_the_workspace(repository: Repository, name: str, linked: bool) -> None:
     """With links between cache and workspace, as by default, both are damaged at once; with copies one is."""
     before = repository.results()
@@ -92,7 +95,7 @@ def test_in_the_workspace(repository: Repository, name: str, linked: bool) -> No
     assert_mended(repository, before, made_by if linked else set())
 
 
-@pytest.mark.parametrize("name", USED)
+@pytest.mark.parametrize("name", [*COPIED, "data/predictions/post_ppl.parquet"])
 def test_in_the_cache(repository: Repository, name: str) -> None:
     """The workspace is rebuilt from a damaged cache: what it has then is refused."""
     before = repository.results()
@@ -132,7 +135,7 @@ print(objects / digest[:2] / digest[2:])
 
 
 @pytest.mark.parametrize("verified", [True, False], ids=["verify", "trusted"])
-@pytest.mark.parametrize("name", ["data/model/model.safetensors", "data/pruned/masks.bin"])
+@pytest.mark.parametrize("name", COPIED)
 def test_in_the_remote(repository: Repository, tmp_path: Path, name: str, verified: bool) -> None:
     """With `verify true` the remote's damage does not arrive; without, what arrives is refused."""
     remote = tmp_path / "remote"
@@ -157,5 +160,6 @@ def test_in_the_remote(repository: Repository, tmp_path: Path, name: str, verifi
         assert pulled.status == 0, pulled.err
         stage, made_by = USED[name]
         assert forced(colleague, stage).status != 0
-        assert_mended(colleague, before, made_by)
+        # A forced stage's metrics are gone, and a clone has them in Git only: it runs once more.
+        assert_mended(colleague, before, made_by | {stage})
     assert json.loads(colleague.dvc("status", "--json")) == {}

@@ -55,7 +55,7 @@ def test_locks_of_a_killed_run(repository: Repository) -> None:
     process.communicate()
     rwlock = repository.folder / ".dvc" / "tmp" / "rwlock"
     held = json.loads(rwlock.read_text())
-    assert any("post_ppl" in path for path in held)  # it is stale, and it is there
+    assert held["write"][str(repository.folder / "metrics" / "post_ppl.json")]["pid"] == process.pid  # stale, and there
     repository.dvc("repro")
     assert repository.results() == before
 
@@ -67,7 +67,7 @@ def test_locks_of_a_process_that_never_was(repository: Repository) -> None:
     gone.wait()
     path = str(repository.folder / "metrics" / "post_ppl.json")
     lock = repository.folder / ".dvc" / "tmp" / "rwlock"
-    lock.write_text(json.dumps({path: {"write": {"pid": gone.pid, "cmd": "dvc repro"}}}))
+    lock.write_text(json.dumps({"write": {path: {"pid": gone.pid, "cmd": "dvc repro"}}, "read": {}}))
     (repository.folder / ".dvc" / "tmp" / "lock").touch()
     repository.dvc("repro", "--force", "--single-item", "post-ppl")
     assert repository.results() == before

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from stages.lib.checked_parquet import read_table, write_table
 from stages.lib.errors import UserError
 from stages.lib.params import Split
 
@@ -20,7 +21,7 @@ def write_rows(rows: Sequence[Row], folder: Path) -> None:
 
     if not rows:
         raise UserError("nothing to write: the source holds no usable rows; check its format in params.yaml")
-    Dataset.from_list([dict(row) for row in rows]).to_parquet(folder / ROWS, write_page_checksum=True)
+    write_table(Dataset.from_list([dict(row) for row in rows]).data.table, folder / ROWS)
 
 
 def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:
@@ -30,11 +31,9 @@ def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:
     """
     path = folder / ROWS
     try:
-        frame = pd.read_parquet(path, page_checksum_verification=True)
+        frame = read_table(path)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro download` or `dvc checkout` brings it") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); `python -m stages.verify` tells how to mend it") from None
     if split is None:
         return frame
     part = frame[frame["split"] == split].reset_index(drop=True)
