@@ -100,6 +100,22 @@ def test_a_setting_adds_no_model_to_the_remote(repository: Repository, tmp_path:
     assert ran(colleague.dvc("repro")) == set()
 
 
+def test_an_experiment_travels_without_a_commit(repository: Repository, tmp_path: Path) -> None:
+    """Its metrics through Git, the rest through the remote."""
+    add_remote(repository, str(tmp_path / "remote"))
+    repository.dvc("push")
+    sender, receiver = (clone(repository, tmp_path / name) for name in ("sender", "receiver"))
+    sender.dvc("pull")
+    sender.dvc("exp", "run", "--name", "to-40", "-S", "prune.sparsity=0.4")
+    sender.dvc("exp", "push", "origin", "to-40")
+    receiver.dvc("pull")
+    receiver.dvc("exp", "pull", "origin", "to-40")
+    receiver.dvc("exp", "apply", "to-40")
+    assert ran(receiver.dvc("repro")) == set()
+    assert receiver.results() == sender.results()
+    assert "sparsity: 0.4" in (receiver.folder / "params.yaml").read_text()
+
+
 def push(repository: Repository) -> Finished:
     return repository.run(sys.executable, "-m", "dvc", "push")
 

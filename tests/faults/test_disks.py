@@ -4,6 +4,7 @@ Both are real: a small tmpfs, and a read-only bind mount, in a user namespace, w
 may mount. Machines that forbid those skip these tests; tests/test_pipeline.py limits file sizes there.
 """
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -83,3 +84,26 @@ def test_a_read_only_cache(repository: Repository) -> None:
     assert ran(repository.dvc("repro")) <= {"prune"}  # the one that was at work
     assert repository.results() == before
     assert repository.git("status", "--porcelain") == ""
+
+
+def test_a_read_only_remote(repository: Repository, tmp_path: Path) -> None:
+    """A colleague takes everything from it; giving to it is refused in one line, and loses nothing."""
+    remote = tmp_path / "remote"
+    repository.dvc("remote", "add", "--default", "team", str(remote))
+    repository.commit("Share results")
+    repository.dvc("push", "--run-cache")
+    clone = Repository(tmp_path / "clone")
+    repository.git("clone", "-q", str(repository.folder), str(clone.folder))
+    read_only = f"mount --bind -o ro {shlex.quote(str(remote))} {shlex.quote(str(remote))} && "
+    pulled = in_a_namespace(read_only + "dvc pull --run-cache && dvc repro", clone.folder)
+    assert pulled.status == 0, pulled.err
+    assert ran(pulled.out) == set()
+    assert clone.results() == repository.results()
+    clone.dvc("exp", "run", "-S", "prune.sparsity=0.4")
+    after = clone.results()
+    pushed = in_a_namespace(read_only + "dvc push", clone.folder)
+    assert pushed.status != 0
+    assert "Read-only file system" in pushed.err
+    assert "Traceback" not in pushed.err
+    assert clone.results() == after
+    clone.dvc("push")  # where it can be written again
