@@ -47,7 +47,14 @@ def test_the_settings_it_names_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-s3.txt", "requirements-dev.txt", "benchmarks/requirements.txt"]
+    "name",
+    [
+        "requirements.txt",
+        "requirements-s3.txt",
+        "requirements-ssh.txt",
+        "requirements-dev.txt",
+        "benchmarks/requirements.txt",
+    ],
 )
 def test_every_requirement_is_pinned(name: str) -> None:
     lines = (ROOT / name).read_text().splitlines()
