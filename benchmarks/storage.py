@@ -3,9 +3,8 @@
 python -m benchmarks.storage [--sparsities 0.284674 0.5]
 
 Each setting is stored as this project stores it, a recipe over the base, and its weights as dense
-safetensors, as zstd over those, and as packed bits with the kept values in bfloat16's and in float32's
-width. Needs `data/model` and `data/text`, which `dvc repro download` brings. Reading a stored mask is
-timed against a plain copy of as many bytes.
+safetensors and as zstd over those. Needs `data/model` and `data/text`, which `dvc repro download`
+brings. Reading a stored mask is timed against a plain copy of as many bytes.
 """
 
 import argparse
@@ -24,8 +23,8 @@ from stages.lib.checkpoint import Checkpoint
 from stages.lib.families import prunable_weights
 from stages.lib.materialize import materialize
 from stages.lib.params import Params, load_params
-from stages.lib.recipes import StoredMask, prune_by_magnitude, pruned_masks, read_recipe, write_recipe
-from stages.prune import MODEL, ORIGINAL, prune_by_wanda
+from stages.lib.recipes import StoredMask, pruned_masks, read_recipe, write_recipe
+from stages.prune import MODEL, ORIGINAL, choose
 
 LEVEL = 3
 """zstd's own default, here for all sides."""
@@ -61,14 +60,12 @@ def settings(
     yield "original", ORIGINAL
     prunable = sum(checkpoint.size(name) for name in prunable_weights(MODEL))
     for sparsity in sparsities:
-        k = round(sparsity * prunable)
-        for method in ("magnitude", "wanda"):
+        for method in ("magnitude", "wanda", "sparsegpt"):
+            chosen = {"method": method, "scope": "auto", "budget": "uniform", "sparsity": sparsity}
+            changed = params.model_copy(update={"prune": params.prune.model_copy(update=chosen)})
             recipe = folder / f"{method}-{sparsity}"
             recipe.mkdir()
-            if method == "magnitude":
-                write_recipe(prune_by_magnitude(MODEL, checkpoint, k), recipe)
-            else:
-                prune_by_wanda(checkpoint, k, params, recipe)
+            write_recipe(choose(checkpoint, changed.prune.pruned_of(prunable), changed, recipe), recipe)
             yield f"{method} {sparsity:.1%}", recipe
 
 

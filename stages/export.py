@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     target = Path(arguments.folder)
     _check_target(target, arguments.overwrite)
-    card = render(arguments.model, params.prune.method, read_metrics(arguments.model))
+    card = render(arguments.model, params.prune, read_metrics(arguments.model))
     recipes = DATA / "variants" if arguments.model in params.compare.variants else DATA
     with new_folder(target) as folder:
         export(MODEL, recipes / arguments.model, folder)

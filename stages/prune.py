@@ -1,16 +1,22 @@
 """Choose exactly k of the prunable weights, and write the recipe and its counts."""
 
 import argparse
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.lib import command
 from stages.lib.artifacts import new_folder, significant, write_json
 from stages.lib.params import Params, load_params
+from stages.lib.scopes import resolve_scope
 
 if TYPE_CHECKING:
+    import torch
+
     from stages.lib.checkpoint import Checkpoint
-    from stages.lib.recipes import StoredMask
+    from stages.lib.models import Loaded
+    from stages.lib.recipes import Changed, Pruned, StoredMask
 
 MODEL = Path("data/model")
 TEXT = Path("data/text")
@@ -19,40 +25,105 @@ OUT = Path("data/pruned")
 METRICS = Path("metrics/prune.json")
 
 
-def prune_by_wanda(checkpoint: "Checkpoint", k: int, params: Params, folder: Path) -> "StoredMask":
-    """Take calibration text through the model; write the mask, and the recipe that uses it."""
-    from stages.lib.calibration import calibration_windows
-    from stages.lib.compute import set_up
-    from stages.lib.corpora.rows import read_rows
-    from stages.lib.families import family_of
-    from stages.lib.models import load
-    from stages.lib.recipes import store_mask
-    from stages.lib.wanda import wanda_masks
+class Calibration:
+    """The unpruned model, and windows of text that is not scored; neither is loaded before it is used."""
 
-    loaded = load(MODEL, ORIGINAL, set_up(params.compute, params.seed))
-    documents = read_rows(TEXT, "train")["text"].tolist()
-    windows = calibration_windows(loaded, documents, params.prune.calibration_tokens, "prune.calibration_tokens")
-    return store_mask(checkpoint, "wanda", wanda_masks(loaded, family_of(MODEL), windows, k), folder)
+    def __init__(self, params: Params) -> None:
+        self._params = params
+
+    @cached_property
+    def loaded(self) -> "Loaded":
+        from stages.lib.compute import set_up
+        from stages.lib.models import load
+
+        return load(MODEL, ORIGINAL, set_up(self._params.compute, self._params.seed))
+
+    @cached_property
+    def windows(self) -> "Sequence[torch.Tensor]":
+        from stages.lib.calibration import calibration_windows
+        from stages.lib.corpora.rows import read_rows
+
+        documents, tokens = read_rows(TEXT, "train")["text"].tolist(), self._params.prune.calibration_tokens
+        return calibration_windows(self.loaded, documents, tokens, "prune.calibration_tokens")
+
+
+def block_counts(checkpoint: "Checkpoint", k: int, params: Params, calibration: Calibration) -> list[int]:
+    """How many weights each block loses."""
+    from stages.lib.budgets import spread, spread_by_importance
+    from stages.lib.families import family_of, read_config
+
+    family, budget = family_of(MODEL), params.prune.budget
+    sizes = [
+        sum(checkpoint.size(family.weight(block, matrix)) for matrix in family.matrices)
+        for block in range(family.depth(read_config(MODEL)))
+    ]
+    if budget == "uniform":
+        return list(map(int, spread(k, sizes)))
+    from stages.lib.importance import block_sensitivities, outlier_shares
+
+    if budget == "owl":
+        importance = outlier_shares(calibration.loaded, family, calibration.windows)
+    else:
+        importance = block_sensitivities(
+            calibration.loaded, checkpoint, family, calibration.windows, params.prune.sparsity
+        )
+    return list(map(int, spread_by_importance(k, sizes, importance)))
+
+
+def prune_on_text(
+    checkpoint: "Checkpoint", counts: Sequence[int], params: Params, calibration: Calibration, folder: Path
+) -> "StoredMask | Changed":
+    """Prune by what the weights multiply; masks, and what became of the other weights, go into the folder."""
+    from stages.lib.calibrated import calibrated_masks
+    from stages.lib.changes import write_changes
+    from stages.lib.families import family_of, prunable_weights
+    from stages.lib.materialize import materialize
+    from stages.lib.recipes import Changed, store_mask, write_recipe
+
+    loaded, method = calibration.loaded, params.prune.method
+    assert method in ("wanda", "sparsegpt")
+    scope = resolve_scope(method, params.prune.scope)
+    masks = calibrated_masks(loaded, family_of(MODEL), calibration.windows, counts, method, scope)
+    recipe = store_mask(checkpoint, method, masks, folder)
+    if method == "wanda":
+        return recipe
+    write_recipe(recipe, folder)
+    masked = materialize(checkpoint, folder).weights
+    names = prunable_weights(MODEL)
+    digest = write_changes(
+        {name: masked[name] for name in names}, {name: loaded.model.get_parameter(name).data for name in names}, folder
+    )
+    return Changed(of=recipe, by="sparsegpt", changes_sha256=digest)
+
+
+def choose(checkpoint: "Checkpoint", k: int, params: Params, folder: Path) -> "Pruned | Changed":
+    """Choose k weights; the recipe, with what it needs beside it in the folder."""
+    from stages.lib.recipes import prune_by_magnitude, prune_in_scope
+
+    method, scope = params.prune.method, resolve_scope(params.prune.method, params.prune.scope)
+    if scope == "global":
+        return prune_by_magnitude(MODEL, checkpoint, k)
+    calibration = Calibration(params)
+    counts = block_counts(checkpoint, k, params, calibration)
+    if method in ("magnitude", "random"):
+        return prune_in_scope(checkpoint, method, scope, counts, params.seed)
+    return prune_on_text(checkpoint, counts, params, calibration, folder)
 
 
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     from stages.lib.checkpoint import Checkpoint
-    from stages.lib.counts import count, count_masked
+    from stages.lib.counts import count, count_pruned
     from stages.lib.families import prunable_weights
-    from stages.lib.recipes import Pruned, prune_by_magnitude, pruned_masks, write_recipe
+    from stages.lib.recipes import write_recipe
 
     checkpoint = Checkpoint(MODEL)
     counts = count(checkpoint, prunable_weights(MODEL))
-    k = round(params.prune.sparsity * counts.prunable)
+    k = params.prune.pruned_of(counts.prunable)
     with new_folder(OUT) as folder:
-        recipe: Pruned
-        if params.prune.method == "magnitude":
-            recipe = prune_by_magnitude(MODEL, checkpoint, k)
-            write_recipe(recipe, folder)
-        else:
-            recipe = prune_by_wanda(checkpoint, k, params, folder)
-        pruned, already_zero = count_masked(checkpoint, pruned_masks(recipe, folder, checkpoint))
+        recipe = choose(checkpoint, k, params, folder)
+        write_recipe(recipe, folder)
+        pruned, effective = count_pruned(recipe, folder, checkpoint, counts)
     assert pruned == k, f"{pruned} weights masked, not {k}"
     write_json(
         METRICS,
@@ -61,7 +132,7 @@ def main(arguments: argparse.Namespace) -> None:
             "prunable_weights": counts.prunable,
             "zeros_before": counts.zeros,
             "pruned_weights": pruned,
-            "effective_parameters": counts.effective(pruned, already_zero),
+            "effective_parameters": effective,
             "sparsity": significant(pruned / counts.prunable),
         },
     )

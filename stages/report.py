@@ -54,10 +54,10 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.lib.families import read_config
     from stages.lib.markdown_report import render
     from stages.lib.measures import MEASURES
-    from stages.lib.recipes import Pruned, read_recipe
+    from stages.lib.recipes import Pruned, read_recipe, unchanged
     from stages.lib.study import differences, forget_others, read_sizes, read_tables, summary
 
-    recipe = read_recipe(PRUNED)
+    recipe = unchanged(read_recipe(PRUNED))
     if not isinstance(recipe, Pruned):
         raise UserError(f"{PRUNED}: holds the recipe of another model; run `dvc repro prune`")
     variants = params.compare.variants

@@ -158,7 +158,13 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 TINY_PARAMS: dict[str, Any] = {
     "seed": 0,
     "compute": {"device": "cpu", "dtype": "float32", "threads": 1},
-    "prune": {"method": "magnitude", "sparsity": 0.3, "calibration_tokens": 64},
+    "prune": {
+        "method": "magnitude",
+        "scope": "auto",
+        "budget": "uniform",
+        "sparsity": 0.3,
+        "calibration_tokens": 64,
+    },
     "perplexity": {"context": 64, "stride": 32, "batch_size": 2},
     "classify": {
         "mode": "head",

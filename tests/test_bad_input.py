@@ -34,7 +34,17 @@ PYPI = {"source": "pypi", "path": "data/none", "file": "a-1.tar.gz", "sha256": "
 HUB = {"source": "hub", "path": "data/none", "repo": "a/b", "revision": "0" * 40, "sha256": {}}
 
 BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
-    ({"prune.method": "lottery"}, ("prune.method: got 'lottery', takes magnitude or wanda",)),
+    ({"prune.method": "lottery"}, ("prune.method: got 'lottery', takes magnitude, wanda, sparsegpt or random",)),
+    ({"prune.scope": "matrix"}, ("prune.scope: got 'matrix', takes auto", "magnitude has global, layer, row, N:M")),
+    ({"prune.scope": 2}, ("prune.scope: got 2, takes auto",)),
+    ({"prune.scope": "4:4"}, ("prune.scope: got '4:4', takes auto", "N is from 1 to below M")),
+    ({"prune.scope": "8:4"}, ("prune.scope: got '8:4', takes auto", "N is from 1 to below M")),
+    ({"prune.scope": "2:4"}, ("prune.sparsity: got 0.3, takes", "2:4 prunes 0.5 of them")),
+    ({"prune.method": "wanda", "prune.scope": "global"}, ("prune.scope: got 'global'", "wanda has row, layer, N:M")),
+    ({"prune.method": "sparsegpt", "prune.scope": "row"}, ("prune.scope: got 'row'", "sparsegpt has layer")),
+    ({"prune.method": "random", "prune.scope": "2:4"}, ("prune.scope: got '2:4'", "random has layer, row")),
+    ({"prune.budget": "even"}, ("prune.budget: got 'even', takes uniform, owl or sensitivity",)),
+    ({"prune.budget": "owl"}, ("prune.budget: got 'owl', takes uniform", "with scope global it is uniform")),
     ({"prune.calibration_tokens": 0}, ("prune.calibration_tokens: got 0, takes a whole number of tokens from 1",)),
     ({"prune.sparsity": -0.1}, ("prune.sparsity: got -0.1, takes a number from 0 to below 1",)),
     ({"prune.sparsity": 1}, ("prune.sparsity: got 1, takes a number from 0 to below 1",)),
@@ -44,9 +54,12 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"prune.sparsity": "0.3"}, ("prune.sparsity: got '0.3', takes",)),
     ({"prune.sparsity": True}, ("prune.sparsity: got True, takes",)),
     ({"prune.sparsity": None}, ("prune.sparsity: missing, takes a number",)),
-    ({"prune.sparsty": 0.3, "prune.sparsity": None}, ("prune.sparsty: unknown key", "takes only method, sparsity")),
+    (
+        {"prune.sparsty": 0.3, "prune.sparsity": None},
+        ("prune.sparsty: unknown key", "takes only method, scope, budget, sparsity"),
+    ),
     ({"prune.sparsty": 0.3}, ("prune.sparsty: unknown key with value 0.3",)),
-    ({"prune": None}, ("prune: missing, takes a section with the keys method, sparsity",)),
+    ({"prune": None}, ("prune: missing, takes a section with the keys method, scope",)),
     ({"prune": 0.3}, ("prune: got 0.3, takes a section",)),
     ({"prunes": {}}, ("prunes: unknown key", "takes only seed, compute, model")),
     ({"seed": -1}, ("seed: got -1, takes a whole number",)),
@@ -361,6 +374,15 @@ def test_calibration_text_too_short_to_prune_on(project: Path, run_stage: RunSta
         assert run_stage("download", item).status == 0
     finished = run_stage("prune")
     assert_one_line(finished, 1, "the calibration text has", "prune.calibration_tokens is 10000; lower it")
+    assert not Path("data/pruned").exists()
+
+
+def test_inputs_that_a_pattern_does_not_divide(project: Path, run_stage: RunStage) -> None:
+    write_params(project, changed_params({"prune.scope": "5:9", "prune.sparsity": 0.444444}))
+    for item in ("model", "text"):
+        assert run_stage("download", item).status == 0
+    finished = run_stage("prune")
+    assert_one_line(finished, 1, "prune.scope: got '5:9', and a matrix has 32 inputs, which 9 does not divide")
     assert not Path("data/pruned").exists()
 
 

@@ -12,18 +12,23 @@ from conftest import CPU, TINY
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from stages.lib.changes import write_changes
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.errors import UserError
 from stages.lib.families import family_of, prunable_weights
+from stages.lib.materialize import materialize
 from stages.lib.merging import merge, write_permutations
 from stages.lib.models import load
 from stages.lib.recipes import (
+    Changed,
     KeptBlocks,
     MagnitudePruned,
     MergedFeedForward,
     OtherCheckpoint,
     Recipe,
+    StoredMask,
     prune_by_magnitude,
+    prune_in_scope,
     pruned_masks,
     read_recipe,
     store_mask,
@@ -150,9 +155,18 @@ def test_a_missing_recipe_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
         load(tiny_folder, tmp_path, CPU)
 
 
+def change(recipe: Recipe, base: Path, folder: Path) -> Changed:
+    """A recipe with all of its non-zero weights changed a little."""
+    assert isinstance(recipe, StoredMask)
+    before = materialize(Checkpoint(base), folder).weights
+    torch.manual_seed(0)
+    after = {name: torch.where(old == 0, 0, old + 0.01 * torch.randn(old.shape)) for name, old in before.items()}
+    return Changed(of=recipe, by="recovery", changes_sha256=write_changes(before, after, folder))
+
+
 def make(kind: str, base: Path, folder: Path) -> Recipe:
     """A recipe of each kind for a tiny base of two blocks."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     recipe: Recipe
     if kind == "merged":
         family = family_of(base)
@@ -168,14 +182,18 @@ def make(kind: str, base: Path, folder: Path) -> Recipe:
     elif kind == "mask":
         shapes = {name: Checkpoint(base).shape(name) for name in prunable_weights(base)}
         masks = [(name, np.arange(np.prod(shape)).reshape(shape) % 7 == 0) for name, shape in shapes.items()]
-        return store_mask(Checkpoint(base), "wanda", masks, folder)
+        recipe = store_mask(Checkpoint(base), "wanda", masks, folder)
+    elif kind == "scoped":
+        recipe = prune_in_scope(Checkpoint(base), "random", "row", [300, 200], seed=3)
+    elif kind == "changed":
+        recipe = change(make("mask", base, folder), base, folder)
     else:
         recipe = prune_by_magnitude(base, Checkpoint(base), 500, "tied-head")
     write_recipe(recipe, folder)
     return recipe
 
 
-KINDS = ["merged", "kept-blocks", "checkpoint", "tied-head", "mask"]
+KINDS = ["merged", "kept-blocks", "checkpoint", "tied-head", "scoped", "mask", "changed"]
 
 
 @pytest.fixture

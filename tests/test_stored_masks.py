@@ -15,7 +15,7 @@ from stages.lib.checkpoint import Checkpoint
 from stages.lib.errors import UserError
 from stages.lib.families import prunable_weights
 from stages.lib.models import load
-from stages.lib.recipes import store_mask
+from stages.lib.recipes import store_mask, write_recipe
 from stages.lib.stored_masks import MASKS, read_masks, write_masks
 
 SHAPES = st.lists(hnp.array_shapes(min_dims=1, max_dims=2, max_side=40), min_size=1, max_size=4)
@@ -55,6 +55,7 @@ def test_any_change_of_the_file_is_refused(tiny_folder: Path, tmp_path: Path, sh
     generator = np.random.default_rng(1)
     masks = [(name, generator.random(base.shape(name)) < share) for name in prunable_weights(tiny_folder)]
     stored = store_mask(base, "wanda", masks, recipe)
+    write_recipe(stored, recipe)
     assert stored.compressed == (share == 0.1)
     loaded = load(tiny_folder, recipe, CPU, keep_masks=True)
     for name, mask in masks:

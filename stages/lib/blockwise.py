@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from stages.lib.families import Family
 from stages.lib.models import Loaded
 
 _Call: TypeAlias = tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]
@@ -23,6 +24,12 @@ class _Caught(Exception):  # noqa: N818 - no error: it ends a pass that has give
     def __init__(self, call: _Call) -> None:
         super().__init__()
         self.call = call
+
+
+def blocks_of(loaded: Loaded, family: Family) -> list[nn.Module]:
+    """A model's blocks, in order."""
+    depth = family.depth(loaded.model.config.to_dict())
+    return [loaded.model.get_submodule(family.block.format(block)) for block in range(depth)]
 
 
 @torch.no_grad()

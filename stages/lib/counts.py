@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.masks import Mask
+from stages.lib.recipes import Changed, Pruned, Recipe, pruned_masks, unchanged
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,21 @@ def count_masked(checkpoint: Checkpoint, masks: Iterable[tuple[str, Mask]]) -> t
             start += bits.size
         pruned += int(np.count_nonzero(mask))
     return pruned, already_zero
+
+
+def count_pruned(recipe: Recipe, folder: Path, checkpoint: Checkpoint, counts: Counts) -> tuple[int, int]:
+    """How many weights the recipe in a folder prunes, and how many parameters are not zero then.
+
+    Raises UserError if the recipe's files are not what it says.
+    """
+    chosen = unchanged(recipe)
+    assert isinstance(chosen, Pruned), f"{chosen.kind} prunes nothing"
+    pruned, already_zero = count_masked(checkpoint, pruned_masks(chosen, folder, checkpoint))
+    if not isinstance(recipe, Changed):
+        return pruned, counts.effective(pruned, already_zero)
+    from stages.lib.materialize import materialize  # a change may add up to zero, so the result is counted
+
+    return pruned, materialize(checkpoint, folder).effective_parameters()
 
 
 def count(checkpoint: Checkpoint, prunable: Sequence[str]) -> Counts:

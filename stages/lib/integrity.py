@@ -14,12 +14,12 @@ from typing import Any
 from tqdm import tqdm
 
 from stages.lib.checkpoint import Checkpoint
-from stages.lib.counts import count, count_masked
+from stages.lib.counts import count, count_pruned
 from stages.lib.errors import UserError
 from stages.lib.families import prunable_weights
 from stages.lib.lockfile import Lock
 from stages.lib.params import Params
-from stages.lib.recipes import Pruned, check_base, pruned_masks, read_recipe
+from stages.lib.recipes import Pruned, check_base, read_recipe, unchanged
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def check_locks(path: Path) -> Iterator[Finding]:
 
 def check_workspace(lock: Lock) -> Iterator[Finding]:
     """Every dependency and output of every stage against its hash in the lock."""
-    outputs = {out.path: out.md5 for stage in lock.values() for out in stage.outs}
-    dependencies = {(name, dep.path): dep.md5 for name, stage in lock.items() for dep in stage.deps}
+    outputs = {entry["path"]: entry["md5"] for stage in lock.values() for entry in stage.get("outs", [])}
+    dependencies = {(name, entry["path"]): entry["md5"] for name, stage in lock.items() for entry in stage["deps"]}
     paths = sorted({*outputs, *(path for _, path in dependencies)})
     found = {path: _md5(Path(path)) for path in tqdm(paths, unit="file", desc="workspace") if Path(path).exists()}
     wrong = {path for path in paths if path not in found}
@@ -62,7 +62,7 @@ def check_workspace(lock: Lock) -> Iterator[Finding]:
 def check_settings(lock: Lock, settings: Mapping[str, Any]) -> Iterator[Finding]:
     """Every section of params.yaml against what its stages last ran with."""
     for name, stage in lock.items():
-        for section, used in stage.params.get("params.yaml", {}).items():
+        for section, used in stage.get("params", {}).get("params.yaml", {}).items():
             if settings.get(section) != used:
                 yield Finding(f"{section} in params.yaml is not what {name} last ran with")
 
@@ -79,20 +79,21 @@ def check_pruned(params: Params, model: Path, recipe: Path, metrics: Path) -> It
     """The recipe against its base: the base's hash, the mask's, k, and the effective parameters."""
     try:
         pruned = read_recipe(recipe)
-        assert isinstance(pruned, Pruned)
+        chosen = unchanged(pruned)
+        assert isinstance(chosen, Pruned)
         checkpoint = Checkpoint(model)
-        check_base(pruned, checkpoint)
-        zeros, already = count_masked(checkpoint, pruned_masks(pruned, recipe, checkpoint))  # checks their digest, too
+        check_base(chosen, checkpoint)
         counts = count(checkpoint, prunable_weights(model))
+        zeros, effective = count_pruned(pruned, recipe, checkpoint, counts)  # checks the masks' digest, too
         measured = json.loads(metrics.read_text(encoding="utf-8"))
     except (UserError, OSError, ValueError) as error:
         yield Finding(f"{recipe} cannot be held against {model}: {error}", recipe)
         return
     found = {
-        "pruned_weights": round(params.prune.sparsity * counts.prunable),
+        "pruned_weights": params.prune.pruned_of(counts.prunable),
         "total_parameters": counts.total,
         "prunable_weights": counts.prunable,
-        "effective_parameters": counts.effective(zeros, already),
+        "effective_parameters": effective,
     }
     for key, value in found.items():
         if measured.get(key) != value:

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from stages.lib.changes import apply_changes
 from stages.lib.checkpoint import WEIGHTS, Checkpoint
 from stages.lib.errors import UserError
 from stages.lib.families import family_of, read_config
 from stages.lib.merging import merge, neurons_of, read_permutations
 from stages.lib.recipes import (
+    Changed,
     KeptBlocks,
     MergedFeedForward,
     OtherCheckpoint,
@@ -19,6 +21,7 @@ from stages.lib.recipes import (
     check_base,
     pruned_masks,
     read_recipe,
+    unchanged,
 )
 
 
@@ -47,7 +50,8 @@ def materialize(checkpoint: Checkpoint, folder: Path) -> Materialized:
 
     Raises UserError if either is missing or damaged, or the recipe is for another base.
     """
-    recipe = read_recipe(folder)
+    stored = read_recipe(folder)
+    recipe = unchanged(stored)
     if isinstance(recipe, OtherCheckpoint):
         checkpoint = Checkpoint(checkpoint.folder.parent / recipe.folder)
     check_base(recipe, checkpoint)
@@ -69,6 +73,8 @@ def materialize(checkpoint: Checkpoint, folder: Path) -> Materialized:
             raise UserError(
                 f"{folder}: the average is not the recipe's; `python -m stages.verify` tells how to mend it"
             )
+    if isinstance(stored, Changed):
+        apply_changes(weights, folder, stored.changes_sha256)
     return Materialized(base, config, weights, masks)
 
 

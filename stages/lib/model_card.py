@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stages.lib.params import PruningMethod
+from stages.lib.params import Prune
+from stages.lib.scopes import PruningMethod, resolve_scope
 from stages.lib.variants import Method, parse_variant
 
 METRICS = Path("metrics")
@@ -26,11 +27,13 @@ _NAMES = {
 }
 
 
-_PRUNED: dict[PruningMethod, str] = {
-    "magnitude": "Global unstructured magnitude pruning: the smallest weights of all blocks' matrices are zero.",
-    "wanda": "Pruned by Wanda: in each row of the blocks' matrices, the smallest weights times the norm of what they "
-    "multiply are zero.",
+_SMALLEST: dict[PruningMethod, str] = {
+    "magnitude": "Pruned by magnitude: the smallest weights",
+    "wanda": "Pruned by Wanda: the smallest weights times the norm of what they multiply",
+    "sparsegpt": "Pruned by SparseGPT, and the other weights changed to make up for it: the cheapest weights",
+    "random": "Pruned at random: weights drawn by the seed",
 }
+_WHERE = {"global": "of all blocks' matrices together", "layer": "of each matrix", "row": "of each output of a matrix"}
 _WHAT: dict[Method, str] = {
     "merged": "Blocks in groups of {n}: all of a group use the average of its aligned feed-forwards.",
     "merged-anchor": "Blocks in groups of {n}: the first of a group uses the average of its aligned feed-forwards.",
@@ -58,16 +61,17 @@ def read_metrics(model: str) -> dict[str, Any]:
     return measured
 
 
-def _what(model: str, pruned_by: PruningMethod) -> str:
+def _what(model: str, settings: Prune) -> str:
     if model == "original":
         return "The original model, as the pipeline normalized it."
     if model == "pruned":
-        return _PRUNED[pruned_by]
+        scope = resolve_scope(settings.method, settings.scope)
+        return f"{_SMALLEST[settings.method]} {_WHERE.get(scope, f'by the pattern {scope}')} are zero."
     variant = parse_variant(model)
     return _WHAT[variant.method].format(n=variant.n)
 
 
-def render(model: str, pruned_by: PruningMethod, measured: dict[str, Any]) -> str:
+def render(model: str, settings: Prune, measured: dict[str, Any]) -> str:
     """The card as Markdown with the hub's metadata header."""
     rows = [f"| {name} | {measured[key]:,} |" for key, name in _NAMES.items() if key in measured]
     return "\n".join(
@@ -80,7 +84,7 @@ def render(model: str, pruned_by: PruningMethod, measured: dict[str, Any]) -> st
             "",
             f"# {model}",
             "",
-            _what(model, pruned_by),
+            _what(model, settings),
             "The weights are stored dense, zeros in place: plain `transformers` loads them.",
             "",
             "| measured | |",

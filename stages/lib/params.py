@@ -12,9 +12,12 @@ from ruamel.yaml.error import YAMLError
 
 from stages.lib.errors import ParamsError
 from stages.lib.params_mistakes import explain
+from stages.lib.scopes import PruningMethod, pattern_of, resolve_scope
 from stages.lib.variants import NAMES, parse_variant
 
 PARAMS = Path("params.yaml")
+PATTERN_TOLERANCE = 1e-4
+"""How far `prune.sparsity` may be from what N:M prunes: a third has no last digit."""
 UNUSED_PATH = "data/none"
 """What `path` holds where nothing local is read: an empty file, so that DVC has something to watch."""
 
@@ -202,15 +205,49 @@ class Compute(Section):
     threads: int = Field(ge=0, description="a whole number; 0 for as many as there are cores")
 
 
-PruningMethod: TypeAlias = Literal["magnitude", "wanda"]
-
-
 class Prune(Section):
-    method: PruningMethod = Field(description="magnitude or wanda")
+    method: PruningMethod = Field(description="magnitude, wanda, sparsegpt or random")
+    scope: str = Field(
+        description="auto (the method's own), global, layer, row, or N:M, where of M weights beside each other N stay"
+    )
+    budget: Literal["uniform", "owl", "sensitivity"] = Field(
+        description="uniform, owl or sensitivity: how blocks share the weights to prune (scope layer or row)"
+    )
     sparsity: float = Field(
         ge=0, lt=1, description="a number from 0 to below 1: the share of the prunable weights to set to zero"
     )
-    calibration_tokens: int = Field(ge=1, description="a whole number of tokens from 1 (wanda)")
+    calibration_tokens: int = Field(
+        ge=1, description="a whole number of tokens from 1 (wanda, sparsegpt, and budgets that are not uniform)"
+    )
+
+    @field_validator("scope")
+    @classmethod
+    def _method_has_it(cls, scope: str, info: ValidationInfo) -> str:
+        if "method" in info.data:
+            resolve_scope(info.data["method"], scope)
+        return scope
+
+    @field_validator("budget")
+    @classmethod
+    def _blocks_have_budgets(cls, budget: str, info: ValidationInfo) -> str:
+        if budget != "uniform" and "method" in info.data and "scope" in info.data:
+            scope = resolve_scope(info.data["method"], info.data["scope"])
+            if scope not in ("layer", "row"):
+                raise ValueError(f"with scope {scope} it is uniform")
+        return budget
+
+    @field_validator("sparsity")
+    @classmethod
+    def _patterns_have_one(cls, sparsity: float, info: ValidationInfo) -> float:
+        pattern = pattern_of(info.data.get("scope", ""))
+        if pattern and abs(sparsity - (1 - pattern[0] / pattern[1])) > PATTERN_TOLERANCE:
+            raise ValueError(f"{info.data['scope']} prunes {1 - pattern[0] / pattern[1]:.6g} of them")
+        return sparsity
+
+    def pruned_of(self, prunable: int) -> int:
+        """How many of the prunable weights go."""
+        pattern = pattern_of(self.scope)
+        return prunable * (pattern[1] - pattern[0]) // pattern[1] if pattern else round(self.sparsity * prunable)
 
 
 class Perplexity(Section):

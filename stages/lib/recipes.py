@@ -1,12 +1,13 @@
 """Recipes: a compressed model as what has to be done to its base checkpoint.
 
 A recipe is a folder with a `recipe.json`, and beside it `permutations.safetensors` where it merges
-neurons, or `masks.bin` where its mask cannot be recomputed. It names the SHA-256 of its base and of
-what must come out, so it is refused on any other base, and a wrong result is never used. The one
-exception is the original, which does nothing and therefore fits every base.
+neurons, `masks.bin` where its mask cannot be recomputed, and `changes.safetensors` where weights
+that stay are not what they were. It names the SHA-256 of its base and of what must come out, so it is
+refused on any other base, and a wrong result is never used. The one exception is the original, which
+does nothing and therefore fits every base.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -15,13 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from stages.lib.artifacts import write_json
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.errors import UserError
-from stages.lib.families import prunable_weights, tied_head
+from stages.lib.families import family_of, prunable_weights, tied_head
 from stages.lib.masks import Mask, MaskDigest, magnitude_masks
+from stages.lib.scoped_masks import scoped_masks
+from stages.lib.scopes import pattern_of
 from stages.lib.selection import Threshold, select
 from stages.lib.stored_masks import MASKS, read_masks, write_masks
 
 RECIPE = "recipe.json"
 PERMUTATIONS = "permutations.safetensors"
+CHANGES = "changes.safetensors"
 
 _Digest: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -34,18 +38,18 @@ class Original(BaseModel):
     kind: Literal["original"] = "original"
 
 
-Scope: TypeAlias = Literal["blocks", "tied-head"]
+Part: TypeAlias = Literal["blocks", "tied-head"]
 """Which weights a mask is chosen from: all matrices of the blocks, or the embedding that is the head too."""
 
 
 class MagnitudePruned(BaseModel):
-    """The base with the `pruned` smallest magnitudes of its scope set to zero."""
+    """The base with the `pruned` smallest magnitudes of a part of it set to zero."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     kind: Literal["magnitude"] = "magnitude"
     base_sha256: _Digest
-    scope: Scope = "blocks"
+    part: Part = "blocks"
     threshold_bits: Annotated[str, Field(pattern="^0x[0-7][0-9a-f]{7}$")]
     """The threshold's float32, as hexadecimal bits: no decimal rounds them."""
     ties: Annotated[int, Field(ge=0)]
@@ -58,6 +62,36 @@ class MagnitudePruned(BaseModel):
         return Threshold(bits=int(self.threshold_bits, 16), ties=self.ties)
 
 
+class ScopedMask(BaseModel):
+    """The base with the smallest scores of each matrix, row or N:M group set to zero.
+
+    For methods whose scores follow from the base or from a seed: their masks are made again.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    kind: Literal["scoped"] = "scoped"
+    base_sha256: _Digest
+    method: Literal["magnitude", "random"]
+    scope: str
+    """layer, row or N:M."""
+    pruned_by_block: list[Annotated[int, Field(ge=0)]]
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of random scores."""
+    mask_sha256: _Digest
+
+    @field_validator("scope")
+    @classmethod
+    def _within_a_matrix(cls, scope: str) -> str:
+        if scope not in ("layer", "row") and pattern_of(scope) is None:
+            raise ValueError("not a scope within a matrix")
+        return scope
+
+    @property
+    def pruned(self) -> int:
+        return sum(self.pruned_by_block)
+
+
 class StoredMask(BaseModel):
     """The base with the weights of a stored mask set to zero.
 
@@ -68,7 +102,7 @@ class StoredMask(BaseModel):
 
     kind: Literal["mask"] = "mask"
     base_sha256: _Digest
-    method: Literal["wanda"]
+    method: Literal["wanda", "sparsegpt"]
     compressed: bool
     """Whether the packed bits are compressed with zstd."""
     pruned: Annotated[int, Field(ge=0)]
@@ -122,23 +156,37 @@ class OtherCheckpoint(BaseModel):
     sha256: _Digest
 
 
-Pruned: TypeAlias = MagnitudePruned | StoredMask
-Recipe: TypeAlias = Original | Pruned | KeptBlocks | MergedFeedForward | OtherCheckpoint
+Pruned: TypeAlias = MagnitudePruned | ScopedMask | StoredMask
+Shrunk: TypeAlias = Pruned | KeptBlocks | MergedFeedForward | OtherCheckpoint
+
+
+class Changed(BaseModel):
+    """What another recipe gives, with changes to its weights: `changes.safetensors` holds them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    kind: Literal["changed"] = "changed"
+    of: Annotated[Shrunk, Field(discriminator="kind")]
+    by: Literal["sparsegpt", "recovery"]
+    changes_sha256: _Digest
+
+
+Recipe: TypeAlias = Original | Shrunk | Changed
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
 
 
-def weights_in(scope: Scope, model: Path) -> list[str]:
-    """The names of the tensors that a scope's masks are chosen from. Raises UserError if there are none."""
-    return prunable_weights(model) if scope == "blocks" else tied_head(model)
+def weights_in(part: Part, model: Path) -> list[str]:
+    """The names of the tensors that a part's masks are chosen from. Raises UserError if there are none."""
+    return prunable_weights(model) if part == "blocks" else tied_head(model)
 
 
-def prune_by_magnitude(model: Path, checkpoint: Checkpoint, k: int, scope: Scope = "blocks") -> MagnitudePruned:
-    """The recipe that prunes exactly the k smallest magnitudes of a scope of a base model.
+def prune_by_magnitude(model: Path, checkpoint: Checkpoint, k: int, part: Part = "blocks") -> MagnitudePruned:
+    """The recipe that prunes exactly the k smallest magnitudes of a part of a base model.
 
-    Raises UserError if a weight in the scope is NaN or infinite.
+    Raises UserError if a weight in the part is NaN or infinite.
     """
-    names = weights_in(scope, model)
+    names = weights_in(part, model)
     threshold = select(checkpoint, names, k)
     digest = MaskDigest()
     for _, mask in magnitude_masks(checkpoint, names, threshold):
@@ -147,7 +195,7 @@ def prune_by_magnitude(model: Path, checkpoint: Checkpoint, k: int, scope: Scope
         raise AssertionError(f"{digest.pruned} weights masked, not {k}")
     return MagnitudePruned(
         base_sha256=checkpoint.sha256,
-        scope=scope,
+        part=part,
         threshold_bits=f"{threshold.bits:#010x}",
         ties=threshold.ties,
         pruned=k,
@@ -155,20 +203,42 @@ def prune_by_magnitude(model: Path, checkpoint: Checkpoint, k: int, scope: Scope
     )
 
 
+def prune_in_scope(
+    checkpoint: Checkpoint,
+    method: Literal["magnitude", "random"],
+    scope: str,
+    block_counts: Sequence[int],
+    seed: int,
+) -> ScopedMask:
+    """The recipe that prunes the smallest scores of each scope; each block loses its count of weights.
+
+    Raises UserError if M of a scope N:M does not divide a matrix's inputs.
+    """
+    digest = MaskDigest()
+    for _, mask in scoped_masks(checkpoint, family_of(checkpoint.folder), method, scope, block_counts, seed):
+        digest.add(mask)
+    return ScopedMask(
+        base_sha256=checkpoint.sha256,
+        method=method,
+        scope=scope,
+        pruned_by_block=list(block_counts),
+        seed=seed,
+        mask_sha256=digest.hexdigest(),
+    )
+
+
 def store_mask(
-    checkpoint: Checkpoint, method: Literal["wanda"], masks: Iterable[tuple[str, Mask]], folder: Path
+    checkpoint: Checkpoint, method: Literal["wanda", "sparsegpt"], masks: Iterable[tuple[str, Mask]], folder: Path
 ) -> StoredMask:
     """Write the masks of a base's prunable tensors into a recipe's folder; the recipe that uses them."""
     digest, compressed = write_masks(masks, folder)
-    recipe = StoredMask(
+    return StoredMask(
         base_sha256=checkpoint.sha256,
         method=method,
         compressed=compressed,
         pruned=digest.pruned,
         mask_sha256=digest.hexdigest(),
     )
-    write_recipe(recipe, folder)
-    return recipe
 
 
 def write_recipe(recipe: Recipe, folder: Path) -> None:
@@ -192,8 +262,7 @@ def read_recipe(folder: Path) -> Recipe:
         raise UserError(
             f"{path}: damaged ({where}: {what['msg']}); `python -m stages.verify` tells how to mend it"
         ) from None
-    beside = {"merged": PERMUTATIONS, "mask": MASKS}
-    expected = {RECIPE, beside.get(recipe.kind, RECIPE)}
+    expected = _files(recipe)
     found = {file.name for file in folder.iterdir()}
     if found - expected:
         raise UserError(
@@ -205,7 +274,20 @@ def read_recipe(folder: Path) -> Recipe:
     return recipe
 
 
-def check_base(recipe: Recipe, checkpoint: Checkpoint) -> None:
+def _files(recipe: Recipe) -> set[str]:
+    """The names of what a recipe's folder holds."""
+    if isinstance(recipe, Changed):
+        return {*_files(recipe.of), CHANGES}
+    beside = {"merged": PERMUTATIONS, "mask": MASKS}
+    return {RECIPE, beside.get(recipe.kind, RECIPE)}
+
+
+def unchanged(recipe: Recipe) -> Original | Shrunk:
+    """A recipe without the changes to its weights: what was pruned, kept or merged."""
+    return recipe.of if isinstance(recipe, Changed) else recipe
+
+
+def check_base(recipe: Original | Shrunk, checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint that is damaged, or that a recipe is not for: raises UserError."""
     found = checkpoint.sha256
     if isinstance(recipe, Original):
@@ -225,7 +307,10 @@ def pruned_masks(recipe: Pruned, folder: Path, checkpoint: Checkpoint) -> Iterat
     ended. Raises UserError if it is not what the recipe says.
     """
     if isinstance(recipe, MagnitudePruned):
-        masks = magnitude_masks(checkpoint, weights_in(recipe.scope, checkpoint.folder), recipe.threshold)
+        masks = magnitude_masks(checkpoint, weights_in(recipe.part, checkpoint.folder), recipe.threshold)
+    elif isinstance(recipe, ScopedMask):
+        family = family_of(checkpoint.folder)
+        masks = scoped_masks(checkpoint, family, recipe.method, recipe.scope, recipe.pruned_by_block, recipe.seed)
     else:
         shapes = [(name, checkpoint.shape(name)) for name in prunable_weights(checkpoint.folder)]
         masks = read_masks(folder, shapes, recipe.compressed)

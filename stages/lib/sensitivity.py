@@ -10,22 +10,20 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-import torch
-from safetensors import safe_open
 from tqdm import tqdm
 
 from stages.lib.artifacts import significant
 from stages.lib.block_inputs import BlockInputs
+from stages.lib.blockwise import blocks_of
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.counts import count_zeros
 from stages.lib.families import Family
-from stages.lib.masks import magnitude_masks
 from stages.lib.measures import items
 from stages.lib.models import Loaded
 from stages.lib.params import Perplexity
 from stages.lib.perplexity import TokenizedText, negative_log_likelihoods, sums
-from stages.lib.selection import select
 from stages.lib.statistics import percentile_interval, resampled_ratios
+from stages.lib.trial_pruning import restore, zero_smallest
 
 Point: TypeAlias = dict[str, Any]
 """A row of a table that is ready to plot."""
@@ -53,8 +51,7 @@ class Sensitivity:
         self._zeros = count_zeros(checkpoint)
         self._non_zero = sum(checkpoint.size(name) - zeros for name, zeros in self._zeros.items())
         self._depth = family.depth(loaded.model.config.to_dict())
-        blocks = [loaded.model.get_submodule(family.block.format(block)) for block in range(self._depth)]
-        self._inputs = BlockInputs(blocks)
+        self._inputs = BlockInputs(blocks_of(loaded, family))
         self._dense = self._score(self._inputs.recorded())
 
     def by_sparsity(self, sparsities: Sequence[float]) -> Iterator[Point]:
@@ -86,20 +83,11 @@ class Sensitivity:
         self._restore(names)
         return point
 
-    @torch.no_grad()
     def _prune(self, names: Sequence[str], sparsity: float) -> int:
-        """Zero the smallest share of the named tensors together; how many weights that is."""
-        k = round(sparsity * sum(self._checkpoint.size(name) for name in names))
-        for name, mask in magnitude_masks(self._checkpoint, names, select(self._checkpoint, names, k)):
-            weight = self._loaded.model.get_parameter(name)
-            weight.masked_fill_(torch.from_numpy(mask).to(weight.device), 0)
-        return k
+        return zero_smallest(self._loaded, self._checkpoint, names, sparsity)
 
-    @torch.no_grad()
     def _restore(self, names: Sequence[str]) -> None:
-        with safe_open(self._checkpoint.path, framework="pt") as file:
-            for name in names:
-                self._loaded.model.get_parameter(name).copy_(file.get_tensor(name))
+        restore(self._loaded, self._checkpoint, names)
 
     def _score(self, within: AbstractContextManager[None] | None = None) -> pd.DataFrame:
         with within or nullcontext():
