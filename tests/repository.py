@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,6 +89,7 @@ class Repository:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=_as_in_a_terminal,  # noqa: PLW1509 - the tests start no threads
         )
 
     def start(self, stage: str) -> tuple[subprocess.Popen[str], str]:
@@ -114,6 +116,11 @@ class Repository:
             for path in files
             if path.is_file() and "times" not in path.parts and path.suffix != ".part"
         }
+
+
+def _as_in_a_terminal() -> None:
+    """Heed Ctrl-C, though tests that run in a shell's background are told to ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ran(output: str) -> set[str]:
