@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Finished
-from repository import Repository
+from repository import ALL, Repository
+
+from stages.lib.errors import UserError
+from stages.lib.lockfile import read_lock
 
 
 @pytest.fixture
@@ -155,3 +158,21 @@ def test_no_lock(repository: Repository, content: bytes | None) -> None:
     assert (found.status, found.out) == (1, "")
     (line,) = found.err.splitlines()
     assert line.startswith("error: verify: dvc.lock: ")
+
+
+def test_a_lock_cut_off_anywhere(finished_repository: Repository, tmp_path: Path) -> None:
+    """The beginning of a lock is read as what it holds, or refused in a line: no other error comes."""
+    content = (finished_repository.folder / "dvc.lock").read_bytes()
+    beginning = tmp_path / "dvc.lock"
+    sizes = range(0, len(content), len(content) // 50)
+    read = 0
+    for size in sizes:
+        beginning.write_bytes(content[:size])
+        try:
+            lock = read_lock(beginning)
+        except UserError as error:
+            assert str(error).endswith(f"cut off or damaged; mend it with: rm {beginning} && dvc repro")
+        else:
+            read += 1
+            assert set(lock) <= ALL
+    assert 0 < read < len(sizes)

@@ -42,8 +42,8 @@ def check_locks(path: Path) -> Iterator[Finding]:
 
 def check_workspace(lock: Lock) -> Iterator[Finding]:
     """Every dependency and output of every stage against its hash in the lock."""
-    outputs = {entry["path"]: entry["md5"] for stage in lock.values() for entry in stage.get("outs", [])}
-    dependencies = {(name, entry["path"]): entry["md5"] for name, stage in lock.items() for entry in stage["deps"]}
+    outputs = {out.path: out.md5 for stage in lock.values() for out in stage.outs}
+    dependencies = {(name, dep.path): dep.md5 for name, stage in lock.items() for dep in stage.deps}
     paths = sorted({*outputs, *(path for _, path in dependencies)})
     found = {path: _md5(Path(path)) for path in tqdm(paths, unit="file", desc="workspace") if Path(path).exists()}
     wrong = {path for path in paths if path not in found}
@@ -62,7 +62,7 @@ def check_workspace(lock: Lock) -> Iterator[Finding]:
 def check_settings(lock: Lock, settings: Mapping[str, Any]) -> Iterator[Finding]:
     """Every section of params.yaml against what its stages last ran with."""
     for name, stage in lock.items():
-        for section, used in stage.get("params", {}).get("params.yaml", {}).items():
+        for section, used in stage.params.get("params.yaml", {}).items():
             if settings.get(section) != used:
                 yield Finding(f"{section} in params.yaml is not what {name} last ran with")
 

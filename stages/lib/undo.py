@@ -17,16 +17,15 @@ from stages.lib.lockfile import read_lock
 def put_back(stage: str) -> None:
     """Restore each missing file that `dvc.lock` lists as an output of a stage, if the cache has it."""
     try:
-        outputs = read_lock()[stage]["outs"]
-        missing = [output for output in outputs if not Path(output["path"]).exists()]
+        outputs = read_lock()[stage].outs
+        missing = [output for output in outputs if not Path(output.path).exists()]
         if not missing:
             return
         cache = cache_folder()
         for output in missing:
-            digest = str(output["md5"])
-            kept = cache / "files" / "md5" / digest[:2] / digest[2:]
-            if kept.is_file() and not digest.endswith(".dir"):
-                with new_file(Path(output["path"])) as temporary:
+            kept = cache / "files" / "md5" / output.md5[:2] / output.md5[2:]
+            if kept.is_file() and not output.md5.endswith(".dir"):
+                with new_file(Path(output.path)) as temporary:
                     shutil.copyfile(kept, temporary)
     except (OSError, KeyError, TypeError, ValueError, UserError, subprocess.SubprocessError):
         return  # a failure to undo must not hide the failure that it follows

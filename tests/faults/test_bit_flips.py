@@ -126,7 +126,7 @@ import json, sys
 from pathlib import Path
 from stages.lib.lockfile import read_lock
 objects = Path(".dvc/cache/files/md5")
-outs = {out["path"]: out["md5"] for stage in read_lock().values() for out in stage["outs"]}
+outs = {out.path: out.md5 for stage in read_lock().values() for out in stage.outs}
 name = sys.argv[1]
 (path,) = [path for path in outs if name == path or name.startswith(path + "/")]
 digest = outs[path]

@@ -1,7 +1,8 @@
-"""Two runs at once, and locks that a killed run left behind."""
+"""Two runs at once, and locks and a lock file that a killed run left behind."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from repository import Repository
+from repository import Repository, ran
 
 pytestmark = pytest.mark.faults
 
@@ -71,3 +72,22 @@ def test_locks_of_a_process_that_never_was(repository: Repository) -> None:
     (repository.folder / ".dvc" / "tmp" / "lock").touch()
     repository.dvc("repro", "--force", "--single-item", "post-ppl")
     assert repository.results() == before
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
+def test_a_lock_file_that_was_cut_off(repository: Repository, share: float) -> None:
+    """DVC writes `dvc.lock` in place: what a kill leaves of it is told, and nothing is computed again."""
+    before = repository.results()
+    lock = repository.folder / "dvc.lock"
+    content = lock.read_bytes()
+    lock.write_bytes(content[: int(share * len(content))])
+    found = repository.run(sys.executable, "-m", "stages.verify")
+    assert found.status == 1
+    last = (found.out + found.err).splitlines()[-1]
+    (remedy,) = re.findall("mend it with: (.*)", last)
+    mended = repository.run("bash", "-ec", remedy)
+    assert mended.status == 0, mended.err
+    assert ran(mended.out) <= {"report"}  # DVC keeps the rest in its run cache
+    assert lock.read_bytes() == content
+    assert repository.results() == before
+    assert repository.git("status", "--porcelain") == ""
