@@ -37,6 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     from stages.lib.integrity import (
         check_cache,
+        check_complete,
         check_locks,
         check_pruned,
         check_settings,
@@ -54,6 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
     findings = [*check_cache(cache), *check_workspace(lock), *check_settings(lock, settings)]
     if not findings:  # a recipe is held against its base only where both are what the lock says
         findings = [
+            *check_complete(),
             *check_pruned(params, MODEL, PRUNED, METRICS / "prune.json"),
             *check_variants(params.compare.variants, MODEL, VARIANTS, METRICS / "compare"),
         ]

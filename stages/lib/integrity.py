@@ -6,6 +6,8 @@ here asks DVC: files, cached objects and masks are hashed and held against what 
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,18 @@ def check_workspace(lock: Lock) -> Iterator[Finding]:
         if path not in wrong and found[path] != expected:
             wrong.add(path)
             yield Finding(f"{path} is not what {stage} last ran with")
+
+
+def check_complete() -> Iterator[Finding]:
+    """Every stage of the DAG against the lock: a kill may have cut it off where an entry ended.
+
+    Raises CalledProcessError if DVC cannot read its project.
+    """
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True, check=True
+    )
+    for stage in json.loads(status.stdout):
+        yield Finding(f"dvc.lock does not hold all of what {stage} last read and made")
 
 
 def check_settings(lock: Lock, settings: Mapping[str, Any]) -> Iterator[Finding]:
