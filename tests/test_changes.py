@@ -1,6 +1,7 @@
 """Changes of weights: how near they come back, what stays zero, and that damage is refused."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -34,10 +35,8 @@ def matrices(seed: int, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor], di
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 10**6), st.sampled_from(DTYPES))
 def test_changes_come_back_to_half_a_step(seed: int, dtype: torch.dtype) -> None:
-    import tempfile
-
     before, after = matrices(seed, dtype)
-    with tempfile.TemporaryDirectory() as name:
+    with TemporaryDirectory() as name:
         digest = write_changes(before, after, Path(name))
         found = dict(before)
         apply_changes(found, Path(name), digest)

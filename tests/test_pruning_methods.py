@@ -13,7 +13,9 @@ from conftest import CPU, Finished, changed_params, make_project, write_params
 
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.families import family_of, prunable_weights
+from stages.lib.integrity import check_pruned
 from stages.lib.models import load
+from stages.lib.params import load_params
 from stages.lib.recipes import Changed, Pruned, pruned_masks, read_recipe, unchanged
 
 RunStage = Callable[..., Finished]
@@ -140,9 +142,6 @@ def test_the_seed_decides_at_random(downloaded: Path, run_stage: RunStage) -> No
 
 @pytest.mark.parametrize("method", ["wanda", "sparsegpt", "random"])
 def test_verify_holds_the_recipe_against_its_metrics(downloaded: Path, run_stage: RunStage, method: str) -> None:
-    from stages.lib.integrity import check_pruned
-    from stages.lib.params import load_params
-
     prune(run_stage, downloaded, {"method": method})
     where = Path("data/model"), Path("data/pruned"), Path("metrics/prune.json")
     assert not list(check_pruned(load_params(), *where))
