@@ -10,6 +10,7 @@ from stages.lib.params import Params, load_params
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from stages.lib.compute import Device
     from stages.lib.models import Loaded
 
 DATA = Path("data")
@@ -26,7 +27,25 @@ def predict(loaded: "Loaded", params: Params) -> "DataFrame":
     return score(loaded, read_rows(TEXT, "test")["text"].tolist(), params.perplexity)
 
 
-def measure(model: str, metrics: Path) -> None:
+def before_recovery(model: str, recipe: Path, device: "Device", params: Params) -> dict[str, float]:
+    """The perplexity of the recipe that a model was recovered from; nothing where it was not recovered."""
+    from stages.lib.measures import figures, intervals
+    from stages.lib.models import load
+    from stages.lib.recipes import Changed, read_recipe, recipe_folder
+
+    measured = read_recipe(recipe_folder(model))
+    if not (isinstance(measured, Changed) and measured.by == "recovery"):
+        return {}
+    table = predict(load(MODEL, recipe, device), params)
+    found = figures("perplexity", table) | intervals("perplexity", table, params.statistics.resamples, params.seed)
+    return {
+        key.replace("perplexity", "perplexity_before_recovery"): value
+        for key, value in found.items()
+        if key.startswith("perplexity")
+    }
+
+
+def measure(model: str, metrics: Path, unrecovered: Path | None = None) -> None:
     """Score the text with the original or the pruned model; write each document's sums, and the figures."""
     params = load_params()
     from stages.lib.artifacts import write_json
@@ -34,10 +53,13 @@ def measure(model: str, metrics: Path) -> None:
     from stages.lib.measures import figures
     from stages.lib.models import load
     from stages.lib.predictions import predictions_path, write_predictions
+    from stages.lib.recipes import recipe_folder
 
-    table = predict(load(MODEL, DATA / model, set_up(params.compute, params.seed)), params)
+    device = set_up(params.compute, params.seed)
+    table = predict(load(MODEL, recipe_folder(model), device), params)
+    before = before_recovery(model, unrecovered, device, params) if unrecovered else {}
     write_predictions(predictions_path(model, "perplexity"), table)
-    write_json(metrics, figures("perplexity", table))
+    write_json(metrics, figures("perplexity", table) | before)
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -63,14 +63,15 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.lib.measures import figures
     from stages.lib.models import load
     from stages.lib.predictions import predictions_path, write_predictions
+    from stages.lib.recipes import recipe_folder
 
     device, tuned = set_up(params.compute, params.seed), params.classify.mode == "all"
-    table = predict(load(MODEL, Path("data") / arguments.item, device, keep_masks=tuned), params)
+    table = predict(load(MODEL, recipe_folder(arguments.item), device, keep_masks=tuned), params)
     write_predictions(predictions_path(arguments.item, "classify"), table)
     write_json(Path(f"metrics/classify/{arguments.item}.json"), figures("classify", table))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m stages.classify", description=__doc__)
-    parser.add_argument("item", metavar="model", help="the folder in data/ with the model's recipe: original or pruned")
+    parser.add_argument("item", metavar="model", help="original or pruned")
     command.run("classify", main, parser)

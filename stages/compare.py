@@ -24,27 +24,30 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.lib.measures import Kind, figures, intervals
     from stages.lib.models import ready
     from stages.lib.predictions import write_predictions
+    from stages.lib.recipes import recipe_folder
 
-    made = materialize(Checkpoint(MODEL), VARIANTS / arguments.item)
+    model, device = arguments.item, set_up(params.compute, params.seed)
+    before = baseline_ppl.before_recovery(model, VARIANTS / model, device, params)
+    made = materialize(Checkpoint(MODEL), recipe_folder(model))
     counts = {
         "total_parameters": made.total_parameters(),
         "effective_parameters": made.effective_parameters(),
     }
-    loaded = ready(made, set_up(params.compute, params.seed), keep_masks=params.classify.mode == "all")
+    loaded = ready(made, device, keep_masks=params.classify.mode == "all")
     tables: dict[Kind, DataFrame] = {
         "perplexity": baseline_ppl.predict(loaded, params),
         "summarize": summarize.predict(loaded, params),
         "classify": classify.predict(loaded, params),  # the last one, since it may fine-tune the model
     }
     measured: dict[str, float] = {}
-    with new_folder(PREDICTIONS / arguments.item) as folder:
+    with new_folder(PREDICTIONS / model) as folder:
         for kind, table in tables.items():
             write_predictions(folder / f"{kind}.parquet", table)
             found = figures(kind, table)
             if kind == "summarize":
                 found["documents"] = int(found.pop("examples"))  # the reviews are the examples
             measured |= found | intervals(kind, table, params.statistics.resamples, params.seed)
-    write_json(METRICS / f"{arguments.item}.json", {**counts, **measured})
+    write_json(METRICS / f"{model}.json", {**counts, **measured, **before})
 
 
 if __name__ == "__main__":

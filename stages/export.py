@@ -34,13 +34,13 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.lib.artifacts import new_folder
     from stages.lib.exporting import export
     from stages.lib.model_card import read_metrics, render
+    from stages.lib.recipes import recipe_folder
 
     target = Path(arguments.folder)
     _check_target(target, arguments.overwrite)
     card = render(arguments.model, params.prune, read_metrics(arguments.model))
-    recipes = DATA / "variants" if arguments.model in params.compare.variants else DATA
     with new_folder(target) as folder:
-        export(MODEL, recipes / arguments.model, folder)
+        export(MODEL, recipe_folder(arguments.model), folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"{target}: written; load it with AutoModelForCausalLM.from_pretrained({str(target)!r})")
 

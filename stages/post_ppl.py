@@ -1,4 +1,4 @@
-"""Measure the perplexity of the pruned model, on the same tokens as the original's."""
+"""Measure the perplexity of the pruned model on the same tokens as the original's, and that before recovery."""
 
 import argparse
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 from stages.baseline_ppl import measure
 from stages.lib import command
 
+PRUNED = Path("data/pruned")
 METRICS = Path("metrics/post_ppl.json")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    measure("pruned", METRICS)
+    measure("pruned", METRICS, unrecovered=PRUNED)
 
 
 if __name__ == "__main__":

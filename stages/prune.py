@@ -41,10 +41,10 @@ class Calibration:
     @cached_property
     def windows(self) -> "Sequence[torch.Tensor]":
         from stages.lib.calibration import calibration_windows
-        from stages.lib.corpora.rows import read_rows
+        from stages.lib.corpora.unscored import unscored_documents
 
-        documents, tokens = read_rows(TEXT, "train")["text"].tolist(), self._params.prune.calibration_tokens
-        return calibration_windows(self.loaded, documents, tokens, "prune.calibration_tokens")
+        tokens = self._params.prune.calibration_tokens
+        return calibration_windows(self.loaded, unscored_documents(TEXT), tokens, "prune.calibration_tokens")
 
 
 def block_counts(checkpoint: "Checkpoint", k: int, params: Params, calibration: Calibration) -> list[int]:
@@ -75,10 +75,9 @@ def prune_on_text(
 ) -> "StoredMask | Changed":
     """Prune by what the weights multiply; masks, and what became of the other weights, go into the folder."""
     from stages.lib.calibrated import calibrated_masks
-    from stages.lib.changes import write_changes
+    from stages.lib.changed_recipe import changed_recipe
     from stages.lib.families import family_of, prunable_weights
-    from stages.lib.materialize import materialize
-    from stages.lib.recipes import Changed, store_mask, write_recipe
+    from stages.lib.recipes import store_mask
 
     loaded, method = calibration.loaded, params.prune.method
     assert method in ("wanda", "sparsegpt")
@@ -87,13 +86,8 @@ def prune_on_text(
     recipe = store_mask(checkpoint, method, masks, folder)
     if method == "wanda":
         return recipe
-    write_recipe(recipe, folder)
-    masked = materialize(checkpoint, folder).weights
-    names = prunable_weights(MODEL)
-    digest = write_changes(
-        {name: masked[name] for name in names}, {name: loaded.model.get_parameter(name).data for name in names}, folder
-    )
-    return Changed(of=recipe, by="sparsegpt", changes_sha256=digest)
+    weights = {name: loaded.model.get_parameter(name).data for name in prunable_weights(MODEL)}
+    return changed_recipe(recipe, weights, "sparsegpt", checkpoint, folder)
 
 
 def choose(checkpoint: "Checkpoint", k: int, params: Params, folder: Path) -> "Pruned | Changed":

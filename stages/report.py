@@ -9,8 +9,8 @@ from stages.lib.errors import UserError
 from stages.lib.params import Absent, Hub, Local, Params, Pypi, load_params
 
 MODEL = Path("data/model")
-PRUNED = Path("data/pruned")
 PRUNE_METRICS = Path("metrics/prune.json")
+FRONTIER = Path("metrics/frontier")
 SENSITIVITY = Path("metrics/sensitivity")
 SUMMARY = Path("metrics/summary.csv")
 DIFFERENCES = Path("metrics/differences.csv")
@@ -21,8 +21,21 @@ PACKAGES = ("torch", "transformers", "datasets", "evaluate", "rouge-score", "sci
 def rests_on(params: Params, base_sha256: str, mask_sha256: str) -> dict[str, str]:
     """The settings, hashes and versions behind the figures."""
     sources = {item: _pins(getattr(params, item)) for item in ("model", "distilled", "text", "reviews", "documents")}
-    work = ("prune", "perplexity", "classify", "summarize", "compare", "sensitivity", "statistics", "compute")
-    settings = {section: ", ".join(f"{key} {value!r}" for key, value in getattr(params, section)) for section in work}
+    work = (
+        "prune",
+        "recover",
+        "perplexity",
+        "classify",
+        "summarize",
+        "compare",
+        "sensitivity",
+        "frontier",
+        "statistics",
+    )
+    settings = {
+        section: ", ".join(f"{key} {value!r}" for key, value in getattr(params, section))
+        for section in (*work, "compute")
+    }
     return {
         **sources,
         "base sha256": f"`{base_sha256}`",
@@ -48,34 +61,40 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     import json
 
-    from stages.lib import cost_plot, sensitivity_plot
+    from stages.lib import cost_plot, frontier_plot, sensitivity_plot
     from stages.lib.artifacts import new_file
     from stages.lib.comparison import compare
     from stages.lib.families import read_config
     from stages.lib.markdown_report import render
     from stages.lib.measures import MEASURES
-    from stages.lib.recipes import Pruned, read_recipe, unchanged
-    from stages.lib.study import differences, forget_others, read_sizes, read_tables, summary
+    from stages.lib.recipes import Pruned, read_recipe, recipe_folder, unchanged
+    from stages.lib.study import differences, forget_others, read_sizes, read_tables, read_unrecovered, summary
 
-    recipe = unchanged(read_recipe(PRUNED))
+    recipe = unchanged(read_recipe(recipe_folder("pruned")))
     if not isinstance(recipe, Pruned):
-        raise UserError(f"{PRUNED}: holds the recipe of another model; run `dvc repro prune`")
+        raise UserError(f"{recipe_folder('pruned')}: holds the recipe of another model; run `dvc repro prune`")
     variants = params.compare.variants
     forget_others(variants)
-    tables, sizes = read_tables(variants), read_sizes(variants)
-    comparisons = [compare(measure, tables, params.statistics.resamples, params.seed) for measure in MEASURES]
+    predictions, sizes = read_tables(variants), read_sizes(variants)
+    comparisons = [compare(measure, predictions, params.statistics.resamples, params.seed) for measure in MEASURES]
     absent = {"distilled": params.distilled.reason} if isinstance(params.distilled, Absent) else {}
     vocabulary = int(read_config(MODEL)["vocab_size"])
     sparsity = json.loads(PRUNE_METRICS.read_text(encoding="utf-8"))["sparsity"]
     pins = rests_on(params, recipe.base_sha256, recipe.mask_sha256)
-    page = render(comparisons, sizes, absent, sparsity, vocabulary, pins)
-    for path, table in ((SUMMARY, summary(comparisons, sizes, absent)), (DIFFERENCES, differences(comparisons))):
+    unrecovered = read_unrecovered(variants)
+    page = render(comparisons, sizes, unrecovered, absent, sparsity, vocabulary, pins)
+    for path, table in (
+        (SUMMARY, summary(comparisons, sizes, unrecovered, absent)),
+        (DIFFERENCES, differences(comparisons)),
+    ):
         with new_file(path) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
     with new_file(REPORT / "cost.svg") as temporary:
         cost_plot.draw(comparisons, vocabulary, temporary)
     with new_file(REPORT / "sensitivity.svg") as temporary:
         sensitivity_plot.draw(SENSITIVITY, params.sensitivity.alone, temporary)
+    with new_file(REPORT / "frontier.svg") as temporary:
+        frontier_plot.draw(points, comparisons[0], sizes, temporary)
     with new_file(REPORT / "report.md") as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(page)

@@ -18,7 +18,7 @@ MODEL = Path("data/model")
 DISTILLED = Path("data/distilled")
 TEXT = Path("data/text")
 OUT = Path("data/variants")
-RESULTS = (Path("data/predictions/compare"), Path("metrics/compare"))
+RESULTS = (Path("data/predictions/compare"), Path("metrics/compare"), Path("metrics/frontier"))
 
 
 def check_depth(variants: list[Variant]) -> None:
@@ -37,12 +37,11 @@ def aligner(params: Params, checkpoint: "Checkpoint") -> "Aligner":
     """What matches neurons: gathers the activations of all blocks, once for all variants."""
     from stages.lib.alignment import Aligner
     from stages.lib.compute import set_up
-    from stages.lib.corpora.rows import read_rows
+    from stages.lib.corpora.unscored import unscored_documents
     from stages.lib.models import load
 
-    documents = read_rows(TEXT, "train")["text"].tolist()
     loaded = load(MODEL, Path("data/original"), set_up(params.compute, params.seed))
-    return Aligner.gather(loaded, MODEL, checkpoint, documents, params.compare.calibration_tokens)
+    return Aligner.gather(loaded, MODEL, checkpoint, unscored_documents(TEXT), params.compare.calibration_tokens)
 
 
 def write_variant(
@@ -80,7 +79,7 @@ def main(arguments: argparse.Namespace) -> None:
     with new_folder(OUT) as folder:
         for variant in variants:
             write_variant(variant, params, checkpoint, align, folder / variant.name)
-    for results in RESULTS:  # where there is no variant, the report still reads these folders
+    for results in RESULTS:  # where there is nothing to measure, the report still reads these folders
         results.mkdir(parents=True, exist_ok=True)
 
 

@@ -49,13 +49,14 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.lib.measures import figures
     from stages.lib.models import load
     from stages.lib.predictions import predictions_path, write_predictions
+    from stages.lib.recipes import recipe_folder
 
-    table = predict(load(MODEL, Path("data") / arguments.item, set_up(params.compute, params.seed)), params)
+    table = predict(load(MODEL, recipe_folder(arguments.item), set_up(params.compute, params.seed)), params)
     write_predictions(predictions_path(arguments.item, "summarize"), table)
     write_json(Path(f"metrics/summarize/{arguments.item}.json"), figures("summarize", table))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m stages.summarize", description=__doc__)
-    parser.add_argument("item", metavar="model", help="the folder in data/ with the model's recipe: original or pruned")
+    parser.add_argument("item", metavar="model", help="original or pruned")
     command.run("summarize", main, parser)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.lib import command
-from stages.lib.params import PARAMS, load_params
+from stages.lib.params import PARAMS, Params, load_params
 
 if TYPE_CHECKING:
     from stages.lib.integrity import Finding
@@ -31,6 +31,21 @@ def _report(findings: "Iterable[Finding]") -> None:
         sys.exit(1)
 
 
+def _folders(params: Params) -> dict[Path, Path | None]:
+    """The recipes of the variants, and what recovery made of all; beside each the metrics that count its weights."""
+    from stages.lib.recipes import recipe_folder
+
+    variants = params.compare.variants
+    compared = {variant: METRICS / "compare" / f"{variant}.json" for variant in variants}
+    if params.recover.steps == 0:  # what was taken over is what the lock says
+        return {VARIANTS / variant: path for variant, path in compared.items()}
+    recovered = {"pruned": METRICS / "recover" / "pruned.json", **compared}
+    return {
+        **{VARIANTS / variant: None for variant in variants},
+        **{recipe_folder(model): path for model, path in recovered.items()},
+    }
+
+
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     from ruamel.yaml import YAML
@@ -39,9 +54,9 @@ def main(arguments: argparse.Namespace) -> None:
         check_cache,
         check_complete,
         check_locks,
+        check_models,
         check_pruned,
         check_settings,
-        check_variants,
         check_workspace,
     )
     from stages.lib.lockfile import read_lock
@@ -57,7 +72,7 @@ def main(arguments: argparse.Namespace) -> None:
         findings = [
             *check_complete(),
             *check_pruned(params, MODEL, PRUNED, METRICS / "prune.json"),
-            *check_variants(params.compare.variants, MODEL, VARIANTS, METRICS / "compare"),
+            *check_models(_folders(params), MODEL),
         ]
     _report(findings)
     print("all good: workspace, cache and lock agree, and all weights are those of their recipes")

@@ -165,6 +165,7 @@ TINY_PARAMS: dict[str, Any] = {
         "sparsity": 0.3,
         "calibration_tokens": 64,
     },
+    "recover": {"steps": 0, "learning_rate": 1e-3, "tokens_per_step": 32, "objective": "distill"},
     "perplexity": {"context": 64, "stride": 32, "batch_size": 2},
     "classify": {
         "mode": "head",
@@ -187,6 +188,7 @@ TINY_PARAMS: dict[str, Any] = {
     },
     "compare": {"variants": ["merged_2", "compressed_2"], "calibration_tokens": 64, "tied_head_sparsity": 0.51},
     "sensitivity": {"sparsities": [0, 0.3, 0.6], "alone": 0.3, "tokens": 128},
+    "frontier": {"methods": [], "sparsities": [0.3, 0.6], "steps": 3},
     "statistics": {"resamples": 100},
     "model": {"source": "local", "path": "mine/model"},
     "distilled": {"source": "none", "path": "data/none", "reason": "There is none, it is a test."},

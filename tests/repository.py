@@ -12,13 +12,15 @@ from pathlib import Path
 
 from conftest import Finished, make_project
 
-PRUNED_ONLY = {"prune", "post-ppl", "classify@pruned", "summarize@pruned", "report"}
+PRUNED_ONLY = {"prune", "recover", "post-ppl", "classify@pruned", "summarize@pruned", "report"}
 ALL = PRUNED_ONLY | {
     *(f"download@{item}" for item in ("model", "distilled", "text", "reviews", "documents")),
     "baseline-ppl",
     "classify@original",
     "summarize@original",
     "shrink",
+    "recover-others@merged_2",
+    "recover-others@compressed_2",
     "compare@merged_2",
     "compare@compressed_2",
     "sensitivity",

@@ -267,6 +267,7 @@ def downloaded(project: Path, run_stage: RunStage) -> Path:
     for item in ("model", "text", "reviews", "documents"):
         assert run_stage("download", item).status == 0
     assert run_stage("prune").status == 0
+    assert run_stage("recover").status == 0
     return project
 
 
@@ -315,8 +316,8 @@ def cut(content: bytes) -> bytes:
 DAMAGED: dict[str, tuple[str, str, Callable[[bytes], bytes], str]] = {
     "base": ("post_ppl", "data/model/model.safetensors", flip, "model.safetensors: damaged, not what SHA256SUMS says"),
     "base cut": ("prune", "data/model/model.safetensors", cut, "model.safetensors: truncated or damaged"),
-    "recipe": ("post_ppl", "data/pruned/recipe.json", flip, "recipe.json: damaged"),
-    "recipe cut": ("classify", "data/pruned/recipe.json", cut, "recipe.json: damaged"),
+    "recipe": ("post_ppl", "data/recovered/pruned/recipe.json", flip, "recipe.json: damaged"),
+    "recipe cut": ("classify", "data/recovered/pruned/recipe.json", cut, "recipe.json: damaged"),
     "rows": ("baseline_ppl", "data/text/rows.parquet", flip_data, "rows.parquet: damaged"),
     "rows cut": ("baseline_ppl", "data/text/rows.parquet", cut, "rows.parquet: damaged"),
 }
@@ -392,20 +393,23 @@ def test_no_calibration_text(project: Path, run_stage: RunStage) -> None:
 
 
 def test_a_variant_whose_recipe_is_not_there(downloaded: Path, run_stage: RunStage) -> None:
-    assert_one_line(run_stage("compare", "merged_9"), 1, "data/variants/merged_9/recipe.json: not found; `dvc repro`")
+    assert_one_line(run_stage("compare", "merged_9"), 1, "data/recovered/merged_9/recipe.json: not found; `dvc repro`")
 
 
 def test_two_recipes_in_one_folder(project: Path, run_stage: RunStage) -> None:
     assert shrunk_by(project, run_stage).status == 0
-    shutil.copyfile(
-        "data/variants/merged_2/permutations.safetensors", "data/variants/compressed_2/permutations.safetensors"
-    )
+    for variant in ("merged_2", "compressed_2"):
+        assert run_stage("recover_others", variant).status == 0
+    name = "permutations.safetensors"
+    shutil.copyfile(f"data/recovered/merged_2/{name}", f"data/recovered/compressed_2/{name}")
     finished = run_stage("compare", "compressed_2")
     assert_one_line(finished, 1, "holds permutations.safetensors beside a recipe of kind kept-blocks; one folder")
 
 
 def test_a_variant_of_another_base(project: Path, run_stage: RunStage) -> None:
     assert shrunk_by(project, run_stage).status == 0
+    for variant in ("merged_2", "compressed_2"):
+        assert run_stage("recover_others", variant).status == 0
     path = Path("data/model/model.safetensors")
     save_file({name: weight * 2 for name, weight in load_file(path).items()}, path)
     write_sums(path.parent)

@@ -16,6 +16,8 @@ ITEMS = ("model", "distilled", "text", "reviews", "documents")
 MATRIX = {
     "classify": ("original", "pruned"),
     "summarize": ("original", "pruned"),
+    "recover-others": TINY_PARAMS["compare"]["variants"],
+    "frontier": ("wanda-0.3",),
     "compare": TINY_PARAMS["compare"]["variants"],
 }
 
@@ -26,11 +28,12 @@ def module_of(name: str) -> Path:
 
 def test_the_stages_are_those_of_the_pipeline() -> None:
     assert list(DAG) == [
-        *("download", "baseline-ppl", "prune", "post-ppl", "classify", "summarize"),
-        *("shrink", "compare", "sensitivity", "report"),
+        *("download", "baseline-ppl", "prune", "recover", "post-ppl", "classify", "summarize"),
+        *("shrink", "recover-others", "compare", "sensitivity", "frontier", "report"),
     ]
-    assert DAG["classify"]["matrix"] == DAG["summarize"]["matrix"] == {"model": ["original", "pruned"]}
-    assert DAG["compare"]["matrix"] == {"variant": "${compare.variants}"}
+    recipes = {"original": "data/original", "pruned": "data/recovered/pruned"}
+    assert DAG["classify"]["foreach"] == DAG["summarize"]["foreach"] == recipes
+    assert DAG["recover-others"]["matrix"] == DAG["compare"]["matrix"] == {"variant": "${compare.variants}"}
 
 
 @pytest.mark.parametrize("name", DAG)
@@ -49,7 +52,7 @@ def listed_params() -> Iterator[tuple[str, str | None, set[str]]]:
                 yield name, item, {item, stage["foreach"][item]["also"]}
         else:
             for model in MATRIX.get(name, (None,)):
-                yield name, model, set(stage["params"])
+                yield name, model, {key.partition(".")[0] for key in stage.get("do", stage)["params"]}
 
 
 def test_each_stage_reads_the_sections_that_are_listed_for_it(
@@ -64,7 +67,7 @@ def test_each_stage_reads_the_sections_that_are_listed_for_it(
         return usual(self, name)
 
     monkeypatch.setattr(Params, "__getattribute__", recording)
-    write_params(project, changed_params({"prune.method": "wanda"}))  # magnitude needs less
+    write_params(project, changed_params({"prune.method": "wanda", "recover.steps": 1}))  # the defaults need less
     for name, argument, listed in listed_params():
         read.clear()
         finished = run_stage(name.replace("-", "_"), *([argument] if argument else []))

@@ -16,7 +16,7 @@ RunStage = Callable[..., Finished]
 
 @pytest.fixture
 def pruned(project: Path, run_stage: RunStage) -> Path:
-    for stage in (("download", "model"), ("download", "text"), ("prune",), ("post_ppl",)):
+    for stage in (("download", "model"), ("download", "text"), ("prune",), ("recover",), ("post_ppl",)):
         assert run_stage(*stage).status == 0
     return project
 
@@ -24,7 +24,7 @@ def pruned(project: Path, run_stage: RunStage) -> Path:
 def test_plain_transformers_loads_it(pruned: Path, run_stage: RunStage) -> None:
     assert run_stage("export", "out").status == 0
     model = AutoModelForCausalLM.from_pretrained("out")
-    recipe = load(Path("data/model"), Path("data/pruned"), CPU)
+    recipe = load(Path("data/model"), Path("data/recovered/pruned"), CPU)
     counts = json.loads(Path("metrics/prune.json").read_text())
     for (name, exported), (_, expected) in zip(model.named_parameters(), recipe.model.named_parameters(), strict=True):
         assert torch.equal(exported, expected), name
@@ -55,13 +55,14 @@ def test_the_original_is_exported_as_it_is(pruned: Path, run_stage: RunStage) ->
 def test_every_model_of_the_study_is_exported(project: Path, run_stage: RunStage, variant: str) -> None:
     distilled = {"source": "local", "path": "mine/model"}
     write_params(project, changed_params({"compare.variants": [variant], "distilled": distilled}))
-    for stage in (("download", "model"), ("download", "distilled"), ("download", "text"), ("shrink",)):
+    downloads = (("download", item) for item in ("model", "distilled", "text"))
+    for stage in (*downloads, ("shrink",), ("recover_others", variant)):
         finished = run_stage(*stage)
         assert finished.status == 0, finished.err
     assert run_stage("export", "--model", variant, "out").status == 0
     model, info = AutoModelForCausalLM.from_pretrained("out", output_loading_info=True)
     assert not any(info.values())
-    recipe = load(Path("data/model"), Path("data/variants") / variant, CPU)
+    recipe = load(Path("data/model"), Path("data/recovered") / variant, CPU)
     assert model.config.num_hidden_layers == (1 if variant == "compressed_2" else 2)
     for (name, exported), (_, expected) in zip(model.named_parameters(), recipe.model.named_parameters(), strict=True):
         assert torch.equal(exported, expected), name
@@ -110,7 +111,7 @@ def test_the_pipelines_own_folders_are_refused(pruned: Path, run_stage: RunStage
 
 
 def test_a_failed_export_leaves_nothing(pruned: Path, run_stage: RunStage) -> None:
-    recipe = Path("data/pruned/recipe.json")
+    recipe = Path("data/recovered/pruned/recipe.json")
     recipe.write_text(recipe.read_text().replace('"pruned": ', '"pruned": 1'))
     finished = run_stage("export", "out")
     assert finished.status == 1

@@ -22,9 +22,9 @@ RunStage = Callable[..., Finished]
 @pytest.fixture
 def measured(project: Path, run_stage: RunStage) -> Path:
     stages = [("download", item) for item in ("model", "distilled", "text", "reviews", "documents")]
-    stages += [("baseline_ppl",), ("prune",), ("post_ppl",), ("shrink",), ("sensitivity",)]
+    stages += [("baseline_ppl",), ("prune",), ("recover",), ("post_ppl",), ("shrink",), ("sensitivity",)]
     stages += [(stage, model) for stage in ("classify", "summarize") for model in ("original", "pruned")]
-    stages += [("compare", variant) for variant in ("merged_2", "compressed_2")]
+    stages += [(stage, variant) for stage in ("recover_others", "compare") for variant in ("merged_2", "compressed_2")]
     for stage in stages:
         finished = run_stage(*stage)
         assert finished.status == 0, finished.err
@@ -167,7 +167,8 @@ def comparison_of(key: str, **values: float) -> Comparison:
 
 def page(rests_on: dict[str, str], **values: float) -> str:
     comparisons = [comparison_of(key, **values) for key in ("perplexity", "bits_per_byte", "accuracy", "rougeL")]
-    return render(comparisons, dict.fromkeys(values, Size(10, 8, 1)), {"distilled": "Why | not."}, 0.2, 50, rests_on)
+    sizes = dict.fromkeys(values, Size(10, 8, 1))
+    return render(comparisons, sizes, {}, {"distilled": "Why | not."}, 0.2, 50, rests_on)
 
 
 def test_what_it_rests_on_is_escaped() -> None:

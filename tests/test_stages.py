@@ -28,9 +28,10 @@ def metric(name: str) -> dict[str, float]:
 
 def run_all(run_stage: RunStage) -> None:
     stages = [("download", item) for item in ("model", "distilled", "text", "reviews", "documents")]
-    stages += [("baseline_ppl",), ("prune",), ("post_ppl",)]
+    stages += [("baseline_ppl",), ("prune",), ("recover",), ("post_ppl",)]
     stages += [(stage, model) for stage in ("classify", "summarize") for model in ("original", "pruned")]
-    stages += [("shrink",), *(("compare", variant) for variant in VARIANTS), ("sensitivity",)]
+    stages += [("shrink",), *((stage, variant) for stage in ("recover_others", "compare") for variant in VARIANTS)]
+    stages += [("sensitivity",)]
     for stage in [*stages, ("report",)]:
         finished = run_stage(*stage)
         assert finished.status == 0, finished.err

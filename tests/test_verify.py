@@ -115,7 +115,7 @@ def test_a_recipe_that_its_weights_contradict(repository: Repository) -> None:
     recipe = repository.folder / "data/pruned/recipe.json"
     digest = json.loads(recipe.read_text())["mask_sha256"]
     edit(recipe, digest, "0" * 64)
-    for stage in ("prune", "post-ppl", "classify@pruned", "summarize@pruned", "report"):
+    for stage in ("prune", "recover", "post-ppl", "classify@pruned", "summarize@pruned", "report"):
         repository.dvc("commit", "--force", stage)
     found = verify(repository)
     assert found.status == 1
@@ -130,7 +130,8 @@ def test_a_variant_that_its_weights_contradict(repository: Repository) -> None:
     edit(recipe, digest, "0" * 64)
     counts = json.loads((repository.folder / "metrics/compare/compressed_2.json").read_text())
     edit(repository.folder / "metrics/compare/compressed_2.json", str(counts["total_parameters"]), "7")
-    for stage in ("shrink", "compare@merged_2", "compare@compressed_2", "report"):
+    others = [f"{stage}@{name}" for stage in ("recover-others", "compare") for name in ("merged_2", "compressed_2")]
+    for stage in ("shrink", *others, "report"):
         repository.dvc("commit", "--force", stage)
     found = verify(repository)
     assert found.status == 1

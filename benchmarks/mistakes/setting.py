@@ -8,6 +8,7 @@ from pathlib import Path
 from stages.lib.compute import set_up
 from stages.lib.models import Loaded, load
 from stages.lib.params import Params, load_params
+from stages.lib.recipes import recipe_folder
 
 WAYS = {"right": "as here", "mistaken": "as published"}
 
@@ -21,7 +22,7 @@ class Setting:
     def load(self, keep_masks: bool = False) -> Loaded:
         """The model afresh."""
         device = set_up(self.params.compute, self.params.seed)
-        return load(Path("data/model"), Path("data") / self.model, device, keep_masks)
+        return load(Path("data/model"), recipe_folder(self.model), device, keep_masks)
 
     def each_way(self) -> Iterator[bool]:
         """Whether to make the mistake, for each way that was asked for."""

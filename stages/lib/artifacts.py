@@ -66,6 +66,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def folder_bytes(folder: Path) -> int:
+    """The size of a folder's files; it holds no folders."""
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
 def significant(value: float, digits: int = 6) -> float:
     """Round to significant digits: what a metric file holds, and a person can read."""
     return float(f"{value:.{digits}g}")

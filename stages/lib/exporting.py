@@ -4,11 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 
 from stages.lib.checkpoint import WEIGHTS, Checkpoint
-from stages.lib.materialize import materialize
+from stages.lib.materialize import apart, materialize
 from stages.lib.sums import SUMS
 
 
@@ -18,14 +17,7 @@ def export(base: Path, recipe: Path, out: Path) -> None:
     Raises UserError if either is missing or damaged, or the recipe is for another base.
     """
     made = materialize(Checkpoint(base), recipe)
-    save_file(_apart(made.weights), out / WEIGHTS, metadata={"format": "pt"})
+    # safetensors refuses tensors that share memory
+    save_file(apart(made.weights), out / WEIGHTS, metadata={"format": "pt"})
     shutil.copytree(made.folder, out, ignore=shutil.ignore_patterns(WEIGHTS, "config.json", SUMS), dirs_exist_ok=True)
     (out / "config.json").write_text(json.dumps(made.config, indent=2) + "\n", encoding="utf-8")
-
-
-def _apart(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors that share no memory: safetensors refuses those that do, as merged blocks' averages do."""
-    first: dict[int, str] = {}
-    for name, weight in weights.items():
-        first.setdefault(id(weight), name)
-    return {name: weight if first[id(weight)] == name else weight.clone() for name, weight in weights.items()}

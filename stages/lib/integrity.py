@@ -8,7 +8,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,18 +116,19 @@ def check_pruned(params: Params, model: Path, recipe: Path, metrics: Path) -> It
         yield Finding(f"{recipe} prunes {zeros}, params.yaml asks for {found['pruned_weights']}", recipe)
 
 
-def check_variants(variants: Sequence[str], model: Path, recipes: Path, metrics: Path) -> Iterator[Finding]:
-    """Each variant's recipe against its base and against what must come out, and its parameter counts."""
+def check_models(folders: Mapping[Path, Path | None], model: Path) -> Iterator[Finding]:
+    """Each recipe against its base and against what must come out, and its counts, where metrics have them."""
     from stages.lib.materialize import materialize  # torch is not needed for all that comes before
 
     checkpoint = Checkpoint(model)  # hashed once for all
-    for variant in tqdm(variants, unit="variant", desc="variants"):
-        folder, path = recipes / variant, metrics / f"{variant}.json"
+    for folder, metrics in tqdm(folders.items(), unit="model", desc="models"):
         try:
             made = materialize(checkpoint, folder)
-            measured = json.loads(path.read_text(encoding="utf-8"))
+            measured = json.loads(metrics.read_text(encoding="utf-8")) if metrics else None
         except (UserError, OSError, ValueError) as error:
             yield Finding(f"{folder} cannot be held against {model}: {error}", folder)
+            continue
+        if measured is None:
             continue
         found = {
             "total_parameters": made.total_parameters(),
@@ -135,7 +136,7 @@ def check_variants(variants: Sequence[str], model: Path, recipes: Path, metrics:
         }
         for key, value in found.items():
             if measured.get(key) != value:
-                yield Finding(f"{path} says {key} {measured.get(key)}, the weights say {value}", path)
+                yield Finding(f"{metrics} says {key} {measured.get(key)}, the weights say {value}", metrics)
 
 
 def _md5(path: Path) -> str:

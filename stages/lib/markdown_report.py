@@ -16,6 +16,7 @@ IN_THE_TABLE = ("perplexity", "bits_per_byte", "accuracy", "rougeL")
 def render(
     comparisons: Sequence[Comparison],
     sizes: Sizes,
+    unrecovered: Mapping[str, Estimate],
     absent: Mapping[str, str],
     sparsity: float,
     vocabulary: int,
@@ -23,15 +24,16 @@ def render(
 ) -> str:
     """The whole report as Markdown.
 
-    `sparsity` is the pruned model's share of prunable weights, `absent` the models that are not
-    there and why, `vocabulary` the number of tokens that a uniform guess chooses from.
+    `unrecovered` has the perplexities before recovery, where there was one; `sparsity` is the pruned
+    model's share of prunable weights, `absent` the models that are not there and why, `vocabulary`
+    the number of tokens that a uniform guess chooses from.
     """
     by_key = {comparison.measure.key: comparison for comparison in comparisons}
     return "\n".join(
         [
             "# What did pruning cost?",
             "",
-            _answer(by_key, sizes, sparsity),
+            _answer(by_key, sizes, unrecovered, sparsity),
             "",
             *_pair(comparisons, sizes),
             "",
@@ -43,9 +45,11 @@ def render(
             "",
             "## All models",
             "",
-            *_models(by_key, sizes, absent),
+            *_models(by_key, sizes, unrecovered, absent),
             "",
-            *_notes(by_key, vocabulary),
+            *_notes(by_key, bool(unrecovered), vocabulary),
+            "",
+            "![Perplexity by effective parameters](frontier.svg)",
             "",
             "## Where it hurts",
             "",
@@ -61,7 +65,9 @@ def render(
     )
 
 
-def _answer(by_key: Mapping[str, Comparison], sizes: Sizes, sparsity: float) -> str:
+def _answer(
+    by_key: Mapping[str, Comparison], sizes: Sizes, unrecovered: Mapping[str, Estimate], sparsity: float
+) -> str:
     before, after = (sizes[model].effective_parameters / 1e6 for model in ("original", "pruned"))
     perplexity, accuracy, rouge = (_both(by_key[key]) for key in ("perplexity", "accuracy", "rougeL"))
     return (
@@ -69,6 +75,7 @@ def _answer(by_key: Mapping[str, Comparison], sizes: Sizes, sparsity: float) -> 
         f"effective parameters. Perplexity goes from {perplexity[0]:.1f} to {perplexity[1]:.1f} "
         f"(× {perplexity[1] / perplexity[0]:.2f}), accuracy from {accuracy[0]:.3f} to {accuracy[1]:.3f}, "
         f"ROUGE-L from {rouge[0]:.3f} to {rouge[1]:.3f}."
+        + (f" Before recovery, perplexity was {unrecovered['pruned'].value:.1f}." if unrecovered else "")
     )
 
 
@@ -108,15 +115,22 @@ def _row(comparison: Comparison) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _models(by_key: Mapping[str, Comparison], sizes: Sizes, absent: Mapping[str, str]) -> list[str]:
+def _models(
+    by_key: Mapping[str, Comparison],
+    sizes: Sizes,
+    unrecovered: Mapping[str, Estimate],
+    absent: Mapping[str, str],
+) -> list[str]:
     shown = [by_key[key] for key in IN_THE_TABLE]
-    header = ["", "parameters", "effective", "stored, bytes", *(_headed(comparison) for comparison in shown)]
+    before = ["perplexity before recovery ↓"] if unrecovered else []
+    header = ["", "parameters", "effective", "stored, bytes", *before, *(_headed(comparison) for comparison in shown)]
     rows = [
         [
             model,
             f"{size.total_parameters:,}",
             f"{size.effective_parameters:,}",
             f"{size.stored_bytes:,}",
+            *(_estimated(unrecovered[model]) if model in unrecovered else "" for _ in before),
             *(_measured(comparison, model) for comparison in shown),
         ]
         for model, size in sizes.items()
@@ -135,11 +149,14 @@ def _measured(comparison: Comparison, model: str) -> str:
         if (model, reference) in comparison.differences
         and comparison.differences[model, reference].p_holm < SIGNIFICANT
     ]
-    estimate: Estimate = comparison.estimates[model]
-    return _with_interval(estimate.value, estimate.interval, _places(estimate.value)) + "".join(marks)
+    return _estimated(comparison.estimates[model]) + "".join(marks)
 
 
-def _notes(by_key: Mapping[str, Comparison], vocabulary: int) -> list[str]:
+def _estimated(estimate: Estimate) -> str:
+    return _with_interval(estimate.value, estimate.interval, _places(estimate.value))
+
+
+def _notes(by_key: Mapping[str, Comparison], recovered: bool, vocabulary: int) -> list[str]:
     """What the marks say, which model is which, and what must not be read into the figures."""
     models = list(by_key["perplexity"].estimates)
     lost = [model for model, estimate in by_key["perplexity"].estimates.items() if estimate.value > vocabulary]
@@ -150,8 +167,12 @@ def _notes(by_key: Mapping[str, Comparison], vocabulary: int) -> list[str]:
     if lost:
         notes.append(
             f"{', '.join(lost)}: a perplexity above {vocabulary:,}, worse than guessing uniformly among all tokens. "
-            "They are not trained after the operation, and without that it destroys them; the published study "
-            "fine-tuned them first, and its figures measure that training."
+            + (
+                "This recovery is too short for them."
+                if recovered
+                else "They are not trained after the operation, and without that it destroys them; the published study "
+                "fine-tuned them first, and its figures measure that training."
+            )
         )
     if any(model.startswith("merged_") for model in models):
         notes.append(

@@ -78,6 +78,14 @@ def materialize(checkpoint: Checkpoint, folder: Path) -> Materialized:
     return Materialized(base, config, weights, masks)
 
 
+def apart(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same weights as tensors that share no memory, as the averages of merged blocks do."""
+    first: dict[int, str] = {}
+    for name, weight in weights.items():
+        first.setdefault(id(weight), name)
+    return {name: weight if first[id(weight)] == name else weight.clone() for name, weight in weights.items()}
+
+
 def _keep(
     blocks: list[int], base: Path, config: dict[str, Any], weights: dict[str, torch.Tensor]
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

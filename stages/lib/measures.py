@@ -14,6 +14,9 @@ Kind: TypeAlias = Literal["perplexity", "classify", "summarize"]
 """The three tables of predictions that a model has."""
 KINDS: tuple[Kind, ...] = ("perplexity", "classify", "summarize")
 
+BEFORE_RECOVERY = "perplexity_before_recovery"
+"""In the metrics of a recovered model; `_low` and `_high` beside it."""
+
 LN2 = float(np.log(2))
 
 

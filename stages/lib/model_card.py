@@ -49,7 +49,7 @@ def read_metrics(model: str) -> dict[str, Any]:
         files = [METRICS / "compare" / f"{model}.json"]
     else:
         files = [
-            *([METRICS / "prune.json"] if model == "pruned" else []),
+            *([METRICS / "prune.json", METRICS / "recover" / "pruned.json"] if model == "pruned" else []),
             METRICS / ("baseline_ppl.json" if model == "original" else "post_ppl.json"),
             METRICS / "classify" / f"{model}.json",
             METRICS / "summarize" / f"{model}.json",

@@ -18,6 +18,8 @@ from stages.lib.variants import NAMES, parse_variant
 PARAMS = Path("params.yaml")
 PATTERN_TOLERANCE = 1e-4
 """How far `prune.sparsity` may be from what N:M prunes: a third has no last digit."""
+TRAINING_WINDOW = 512
+"""The most tokens that recovery reads together; a larger step takes several windows."""
 UNUSED_PATH = "data/none"
 """What `path` holds where nothing local is read: an empty file, so that DVC has something to watch."""
 
@@ -250,6 +252,33 @@ class Prune(Section):
         return prunable * (pattern[1] - pattern[0]) // pattern[1] if pattern else round(self.sparsity * prunable)
 
 
+class Recover(Section):
+    steps: int = Field(ge=0, description="a whole number from 0 (off)")
+    learning_rate: float = Field(gt=0, description="a number above 0: the highest of the schedule")
+    tokens_per_step: int = Field(
+        ge=2, description=f"a whole number of tokens from 2; above {TRAINING_WINDOW}, a multiple of {TRAINING_WINDOW}"
+    )
+    objective: Literal["distill", "lm"] = Field(
+        description="distill (towards what the original predicts) or lm (towards the text)"
+    )
+
+    @field_validator("tokens_per_step")
+    @classmethod
+    def _whole_windows(cls, tokens: int) -> int:
+        if tokens > TRAINING_WINDOW and tokens % TRAINING_WINDOW:
+            raise ValueError(f"not a multiple of {TRAINING_WINDOW}")
+        return tokens
+
+    @property
+    def window(self) -> int:
+        """Tokens in a window of training text."""
+        return min(TRAINING_WINDOW, self.tokens_per_step)
+
+    @property
+    def windows_per_step(self) -> int:
+        return self.tokens_per_step // self.window
+
+
 class Perplexity(Section):
     context: int = Field(ge=2, description="a whole number of tokens from 2 to the model's context length")
     stride: int = Field(ge=1, description="a whole number of tokens from 1 to perplexity.context")
@@ -316,6 +345,14 @@ class Sensitivity(Section):
     tokens: int = Field(ge=2, description="a whole number of tokens from 2: the first ones of the scored text")
 
 
+class Frontier(Section):
+    methods: list[PruningMethod] = Field(description="a list of magnitude, wanda, sparsegpt, random; empty for none")
+    sparsities: Annotated[
+        list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1), AfterValidator(_ascending)
+    ] = Field(description="a list of numbers from 0 to below 1, in ascending order")
+    steps: int = Field(ge=0, description="a whole number from 0 (no recovery)")
+
+
 class Statistics(Section):
     resamples: int = Field(ge=100, description="a whole number from 100: bootstrap resamples behind each interval")
 
@@ -329,11 +366,13 @@ class Params(Section):
     documents: Documents
     distilled: Distilled
     prune: Prune
+    recover: Recover
     perplexity: Perplexity
     classify: Classify
     summarize: Summarize
     compare: Compare
     sensitivity: Sensitivity
+    frontier: Frontier
     statistics: Statistics
 
 

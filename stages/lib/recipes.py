@@ -176,6 +176,11 @@ Recipe: TypeAlias = Original | Shrunk | Changed
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
 
 
+def recipe_folder(model: str) -> Path:
+    """Where the recipe of a model is, as the model is measured: after recovery, whether it has steps or none."""
+    return Path("data/original") if model == "original" else Path("data/recovered") / model
+
+
 def weights_in(part: Part, model: Path) -> list[str]:
     """The names of the tensors that a part's masks are chosen from. Raises UserError if there are none."""
     return prunable_weights(model) if part == "blocks" else tied_head(model)

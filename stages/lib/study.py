@@ -9,11 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from stages.lib.artifacts import significant
+from stages.lib.artifacts import folder_bytes, significant
 from stages.lib.checkpoint import WEIGHTS
 from stages.lib.comparison import REFERENCES, Comparison, Tables
-from stages.lib.measures import KINDS
+from stages.lib.measures import BEFORE_RECOVERY, KINDS, Estimate
 from stages.lib.predictions import PREDICTIONS, predictions_path, read_predictions
+from stages.lib.recipes import recipe_folder
+from stages.lib.statistics import Interval
 
 DATA = Path("data")
 METRICS = Path("metrics")
@@ -34,9 +36,9 @@ def forget_others(variants: Sequence[str]) -> None:
 
     The folders are watched as a whole, and have to hold what they hold in a fresh clone.
     """
-    for results in (PREDICTIONS / "compare", METRICS / "compare"):
+    for results in (PREDICTIONS / "compare", METRICS / "compare", METRICS / "recover", DATA / "recovered"):
         for path in results.iterdir():
-            if path.name.removesuffix(".json") not in variants:
+            if path.name.removesuffix(path.suffix) not in ("pruned", *variants):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -51,23 +53,44 @@ def read_tables(variants: Sequence[str]) -> Tables:
 
 def read_sizes(variants: Sequence[str]) -> dict[str, Size]:
     """The size of every model, the original first."""
-    counts = _read_json(METRICS / "prune.json")
+    counts = _read_json(METRICS / "prune.json") | _read_json(METRICS / "recover" / "pruned.json")
     total = counts["total_parameters"]
     sizes = {
         "original": Size(total, total - counts["zeros_before"], (DATA / "model" / WEIGHTS).stat().st_size),
-        "pruned": Size(total, counts["effective_parameters"], _folder_bytes(DATA / "pruned")),
+        "pruned": Size(total, counts["effective_parameters"], folder_bytes(recipe_folder("pruned"))),
     }
     for variant in variants:
         measured = _read_json(METRICS / "compare" / f"{variant}.json")
-        stored = _folder_bytes(DATA / "variants" / variant)
+        stored = folder_bytes(recipe_folder(variant))
         sizes[variant] = Size(measured["total_parameters"], measured["effective_parameters"], stored)
     return sizes
 
 
-def summary(comparisons: Sequence[Comparison], sizes: dict[str, Size], absent: dict[str, str]) -> pd.DataFrame:
+def read_unrecovered(variants: Sequence[str]) -> dict[str, Estimate]:
+    """The perplexity of each recovered model before its recovery; nothing where recovery is off."""
+    files = {"pruned": METRICS / "post_ppl.json"} | {
+        variant: METRICS / "compare" / f"{variant}.json" for variant in variants
+    }
+    found = {}
+    for model, path in files.items():
+        measured = _read_json(path)
+        if BEFORE_RECOVERY in measured:
+            low, high = (measured.get(f"{BEFORE_RECOVERY}_{end}") for end in ("low", "high"))
+            interval = None if low is None or high is None else Interval(low, high)
+            found[model] = Estimate(measured[BEFORE_RECOVERY], interval)
+    return found
+
+
+def summary(
+    comparisons: Sequence[Comparison],
+    sizes: dict[str, Size],
+    unrecovered: dict[str, Estimate],
+    absent: dict[str, str],
+) -> pd.DataFrame:
     """One row a model: sizes, every measure with its interval, and Holm's p against both references.
 
-    `absent` names models that the study has and this run has not, and says why.
+    `unrecovered` has the perplexities before recovery, `absent` the models that the study has and
+    this run has not, and why.
     """
     rows: list[dict[str, Any]] = []
     for model, size in sizes.items():
@@ -82,6 +105,8 @@ def summary(comparisons: Sequence[Comparison], sizes: dict[str, Size], absent: d
             for reference in REFERENCES:
                 found = comparison.differences.get((model, reference))
                 row[f"{key}_p_vs_{reference}"] = significant(found.p_holm, 3) if found else None
+        if unrecovered:
+            row[BEFORE_RECOVERY] = unrecovered[model].value if model in unrecovered else None
         rows.append(row)
     rows += [{"model": model, "note": reason} for model, reason in absent.items()]
     table = pd.DataFrame(rows)
@@ -113,7 +138,3 @@ def differences(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 def _read_json(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.iterdir())

@@ -68,16 +68,16 @@ USED = {
     "data/model/model.safetensors": ("post-ppl", {"download@model"}),
     "data/model/config.json": ("classify@original", {"download@model"}),
     "data/model/tokenizer.json": ("baseline-ppl", {"download@model"}),
-    "data/pruned/masks.bin": ("post-ppl", {"prune"}),
-    "data/pruned/recipe.json": ("classify@pruned", {"prune"}),
-    "data/variants/merged_2/permutations.safetensors": ("compare@merged_2", {"shrink"}),
+    "data/recovered/pruned/masks.bin": ("post-ppl", {"prune", "recover"}),
+    "data/recovered/pruned/recipe.json": ("classify@pruned", {"prune", "recover"}),
+    "data/recovered/merged_2/permutations.safetensors": ("compare@merged_2", {"shrink", "recover-others@merged_2"}),
     "data/text/rows.parquet": ("baseline-ppl", {"download@text"}),
     "data/reviews/rows.parquet": ("classify@original", {"download@reviews"}),
     "data/predictions/post_ppl.parquet": ("report", {"post-ppl"}),
 }
 
 
-COPIED = ("data/model/model.safetensors", "data/pruned/masks.bin")
+COPIED = ("data/model/model.safetensors", "data/recovered/pruned/masks.bin")
 
 
 @pytest.mark.parametrize(("name", "linked"), [*((name, True) for name in USED), *((name, False) for name in COPIED)])
@@ -102,7 +102,7 @@ def test_in_the_workspace(repository: Repository, name: str, linked: bool) -> No
 def test_in_the_cache(repository: Repository, name: str) -> None:
     """The workspace is rebuilt from a damaged cache: what it has then is refused."""
     before = repository.results()
-    for folder in ("data/model", "data/pruned", "data/variants", "data/text", "data/reviews"):
+    for folder in ("data/model", "data/pruned", "data/variants", "data/recovered", "data/text", "data/reviews"):
         repository.run("rm", "-rf", folder)
     (repository.folder / "data/predictions/post_ppl.parquet").unlink()
     flip_bit(in_cache(repository, name))

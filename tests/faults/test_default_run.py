@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 VARIANT = "merged_10"
 """One of the variants: all run the same script."""
 
-SHORT = ("download", "prune", "report")
+SHORT = ("download", "prune", "recover", "report")
 """Stages of a few seconds at most; they are killed in their first one."""
 
 
@@ -31,7 +31,7 @@ def test_one_kill_in_each_stage(tmp_path: Path) -> None:
     set_variants(folder / "params.yaml", [VARIANT])
     for path in (folder / "metrics").rglob("*.json"):  # whatever is there in the end is from this run
         path.unlink()
-    for path in (folder / "metrics" / "sensitivity").iterdir():
+    for path in (folder / "metrics").glob("*/*.csv"):
         path.unlink()
     (folder / "dvc.lock").unlink()
     moments = random.Random(0)
@@ -40,10 +40,10 @@ def test_one_kill_in_each_stage(tmp_path: Path) -> None:
         killed.add(stage)
     names = {name.partition("@")[0] for name in killed}
     assert names == set(YAML(typ="safe", pure=True).load((folder / "dvc.yaml").read_text())["stages"])
-    assert len(killed) == 5 + 3 + 2 + 2 + 1 + 1 + 1 + 1
+    assert len(killed) == 5 + 4 + 2 + 2 + 1 + 1 + 1 + 1 + 1
     found = [path.relative_to(folder) for path in (folder / "metrics").rglob("*.json")]
-    found += [path.relative_to(folder) for path in (folder / "metrics" / "sensitivity").iterdir()]
-    assert len(found) == 3 + 2 + 2 + 1 + 3
+    found += [path.relative_to(folder) for path in (folder / "metrics").glob("*/*.csv")]
+    assert len(found) == 3 + 2 + 2 + 2 + 1 + 3 + 2
     for path in found:
         assert (folder / path).read_bytes() == (ROOT / path).read_bytes(), path
 

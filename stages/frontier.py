@@ -1,0 +1,76 @@
+"""Measure a method at a sparsity: effective parameters, bytes and perplexity, before and after recovery."""
+
+import argparse
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from stages.lib import command
+from stages.lib.artifacts import write_json
+from stages.lib.params import Params, load_params
+from stages.prune import choose
+from stages.recover import train
+
+if TYPE_CHECKING:
+    from stages.lib.checkpoint import Checkpoint
+
+MODEL = Path("data/model")
+METRICS = Path("metrics/frontier")
+
+
+def at_point(params: Params, method: str, sparsity: float) -> Params:
+    """The settings with another method and sparsity, and with the frontier's steps of recovery."""
+    prune = {"method": method, "scope": "auto", "budget": "uniform", "sparsity": sparsity}
+    return params.model_copy(
+        update={
+            "prune": params.prune.model_copy(update=prune),
+            "recover": params.recover.model_copy(update={"steps": params.frontier.steps}),
+        }
+    )
+
+
+def measure(checkpoint: "Checkpoint", folder: Path, params: Params) -> dict[str, Any]:
+    """What a recipe counts and takes, and its perplexity with its interval."""
+    from stages.baseline_ppl import predict
+    from stages.lib.artifacts import folder_bytes
+    from stages.lib.compute import set_up
+    from stages.lib.materialize import materialize
+    from stages.lib.measures import figures, intervals
+    from stages.lib.models import ready
+
+    made = materialize(checkpoint, folder)
+    counted = {"effective_parameters": made.effective_parameters(), "stored_bytes": folder_bytes(folder)}
+    table = predict(ready(made, set_up(params.compute, params.seed)), params)
+    measured = figures("perplexity", table)
+    return counted | measured | intervals("perplexity", table, params.statistics.resamples, params.seed)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    method, _, sparsity = arguments.item.partition("-")
+    params = at_point(load_params(), method, float(sparsity))
+    from stages.lib.checkpoint import Checkpoint
+    from stages.lib.families import prunable_weights
+    from stages.lib.recipes import write_recipe
+
+    checkpoint = Checkpoint(MODEL)
+    k = params.prune.pruned_of(sum(checkpoint.size(name) for name in prunable_weights(MODEL)))
+    rows = {}
+    with TemporaryDirectory(dir=METRICS.parent) as temporary:
+        folder = Path(temporary)
+        started = time.monotonic()
+        write_recipe(choose(checkpoint, k, params, folder), folder)
+        seconds = time.monotonic() - started
+        rows["pruned"] = measure(checkpoint, folder, params) | {"seconds": round(seconds)}
+        if params.recover.steps:
+            started = time.monotonic()
+            train(f"frontier-{arguments.item}", params, folder)
+            seconds += time.monotonic() - started
+            rows["recovered"] = measure(checkpoint, folder, params) | {"seconds": round(seconds)}
+    write_json(METRICS / f"{arguments.item}.json", rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m stages.frontier", description=__doc__)
+    parser.add_argument("item", metavar="method-sparsity", help="for instance wanda-0.3")
+    command.run("frontier", main, parser)

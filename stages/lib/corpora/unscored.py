@@ -1,0 +1,25 @@
+"""Text to calibrate or train on: the documents that are not scored."""
+
+from pathlib import Path
+
+from stages.lib.corpora.rows import read_rows
+from stages.lib.errors import UserError
+
+LONG = 200
+"""Characters from which on two equal documents are one and the same; headings may repeat."""
+
+
+def unscored_documents(folder: Path) -> list[str]:
+    """The documents of a text's train split.
+
+    Raises UserError if there are none, or one of them is scored as well.
+    """
+    documents: list[str] = read_rows(folder, "train")["text"].tolist()
+    scored = {text for text in read_rows(folder, "test")["text"] if len(text) >= LONG}
+    for text in documents:
+        if text in scored:
+            raise UserError(
+                f"the text has a document under train that is scored, too ({text[:40]!r}…); "
+                "take it out of one of them, or set apart other files in params.yaml"
+            )
+    return documents

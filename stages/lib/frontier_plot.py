@@ -1,0 +1,61 @@
+"""The report's third picture: perplexity by effective parameters, methods as curves, models as points."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import matplotlib
+import pandas as pd
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+from stages.lib.comparison import Comparison
+from stages.lib.study import Size
+
+COLOURS = {"magnitude": "#cc6677", "wanda": "#4477aa", "sparsegpt": "#228833", "random": "#aa8800"}
+"""Of Tol's palettes that colour-blind readers can tell apart."""
+WORST_SHOWN = 1000
+"""Perplexities above this many times the original's are drawn at the upper edge, as arrows."""
+
+
+def draw(frontier: pd.DataFrame, perplexity: Comparison, sizes: Mapping[str, Size], path: Path) -> None:
+    """Write an SVG, the same bytes for the same figures."""
+    matplotlib.rcParams.update({"svg.hashsalt": "frontier", "font.size": 9})
+    figure, axis = pyplot.subplots(figsize=(10, 5), layout="constrained")
+    worst = WORST_SHOWN * perplexity.estimates["original"].value
+    for (method, steps), curve in frontier.groupby(["method", "recovery_steps"], sort=False):
+        _curve(axis, str(method), int(steps), curve.sort_values("effective_parameters"), worst)
+    for model, estimate in perplexity.estimates.items():
+        beyond = estimate.value > worst
+        place = (sizes[model].effective_parameters / 1e6, min(estimate.value, worst))
+        axis.plot(*place, "^" if beyond else "D", color="black", markersize=5)
+        axis.annotate(model, place, xytext=(5, -10), textcoords="offset points", fontsize=8, rotation=-30)
+    axis.set(
+        yscale="log",
+        xlabel="effective parameters, millions",
+        ylabel="perplexity (lower is better)",
+        title=f"What is lost at N parameters (▲: beyond {WORST_SHOWN:,} times the original's)",
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(color="#dddddd")
+    axis.set_axisbelow(True)
+    if not frontier.empty:
+        axis.legend(frameon=False, fontsize=8)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _curve(axis: Axes, method: str, steps: int, curve: pd.DataFrame, worst: float) -> None:
+    millions = curve["effective_parameters"] / 1e6
+    axis.plot(
+        millions,
+        curve["perplexity"].clip(upper=worst),
+        "o-" if steps else "o--",
+        color=COLOURS[method],
+        markersize=4,
+        label=f"{method}, {steps} steps of recovery" if steps else method,
+    )
+    low, high = (curve[f"perplexity_{end}"].clip(upper=worst) for end in ("low", "high"))
+    axis.fill_between(millions, low, high, color=COLOURS[method], alpha=0.12)
