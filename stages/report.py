@@ -10,6 +10,11 @@ from stages.lib.params import Absent, Hub, Local, Params, Pypi, load_params
 
 MODEL = Path("data/model")
 PRUNE_METRICS = Path("metrics/prune.json")
+WORK = (
+    *("prune", "recover", "perplexity", "classify", "summarize"),
+    *("compare", "sensitivity", "frontier", "statistics", "compute"),
+)
+"""The sections that say what is done, in the report's order."""
 FRONTIER = Path("metrics/frontier")
 SENSITIVITY = Path("metrics/sensitivity")
 SUMMARY = Path("metrics/summary.csv")
@@ -21,21 +26,7 @@ PACKAGES = ("torch", "transformers", "datasets", "evaluate", "rouge-score", "sci
 def rests_on(params: Params, base_sha256: str, mask_sha256: str) -> dict[str, str]:
     """The settings, hashes and versions behind the figures."""
     sources = {item: _pins(getattr(params, item)) for item in ("model", "distilled", "text", "reviews", "documents")}
-    work = (
-        "prune",
-        "recover",
-        "perplexity",
-        "classify",
-        "summarize",
-        "compare",
-        "sensitivity",
-        "frontier",
-        "statistics",
-    )
-    settings = {
-        section: ", ".join(f"{key} {value!r}" for key, value in getattr(params, section))
-        for section in (*work, "compute")
-    }
+    settings = {section: ", ".join(f"{key} {value!r}" for key, value in getattr(params, section)) for section in WORK}
     return {
         **sources,
         "base sha256": f"`{base_sha256}`",
@@ -82,11 +73,14 @@ def main(arguments: argparse.Namespace) -> None:
     sparsity = json.loads(PRUNE_METRICS.read_text(encoding="utf-8"))["sparsity"]
     pins = rests_on(params, recipe.base_sha256, recipe.mask_sha256)
     unrecovered = read_unrecovered(variants)
+    points = read_frontier(FRONTIER, params.frontier.methods, params.frontier.sparsities, params.frontier.steps)
     page = render(comparisons, sizes, unrecovered, absent, sparsity, vocabulary, pins)
-    for path, table in (
-        (SUMMARY, summary(comparisons, sizes, unrecovered, absent)),
-        (DIFFERENCES, differences(comparisons)),
-    ):
+    tables = {
+        SUMMARY: summary(comparisons, sizes, unrecovered, absent),
+        DIFFERENCES: differences(comparisons),
+        FRONTIER.with_suffix(".csv"): points,
+    }
+    for path, table in tables.items():
         with new_file(path) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
     with new_file(REPORT / "cost.svg") as temporary:

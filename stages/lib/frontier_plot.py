@@ -25,8 +25,8 @@ def draw(frontier: pd.DataFrame, perplexity: Comparison, sizes: Mapping[str, Siz
     matplotlib.rcParams.update({"svg.hashsalt": "frontier", "font.size": 9})
     figure, axis = pyplot.subplots(figsize=(10, 5), layout="constrained")
     worst = WORST_SHOWN * perplexity.estimates["original"].value
-    for (method, steps), curve in frontier.groupby(["method", "recovery_steps"], sort=False):
-        _curve(axis, str(method), int(steps), curve.sort_values("effective_parameters"), worst)
+    for _, curve in frontier.groupby(["method", "recovery_steps"], sort=False):
+        _curve(axis, curve.sort_values("effective_parameters"), worst)
     for model, estimate in perplexity.estimates.items():
         beyond = estimate.value > worst
         place = (sizes[model].effective_parameters / 1e6, min(estimate.value, worst))
@@ -47,7 +47,8 @@ def draw(frontier: pd.DataFrame, perplexity: Comparison, sizes: Mapping[str, Siz
     pyplot.close(figure)
 
 
-def _curve(axis: Axes, method: str, steps: int, curve: pd.DataFrame, worst: float) -> None:
+def _curve(axis: Axes, curve: pd.DataFrame, worst: float) -> None:
+    method, steps = str(curve["method"].iloc[0]), int(curve["recovery_steps"].iloc[0])
     millions = curve["effective_parameters"] / 1e6
     axis.plot(
         millions,
