@@ -56,8 +56,10 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.lib.artifacts import new_file
     from stages.lib.comparison import compare
     from stages.lib.families import read_config
+    from stages.lib.frontier import points_of, read_frontier
     from stages.lib.markdown_report import render
     from stages.lib.measures import MEASURES
+    from stages.lib.predictions import PREDICTIONS
     from stages.lib.recipes import Pruned, read_recipe, recipe_folder, unchanged
     from stages.lib.study import differences, forget_others, read_sizes, read_tables, read_unrecovered, summary
 
@@ -65,7 +67,9 @@ def main(arguments: argparse.Namespace) -> None:
     if not isinstance(recipe, Pruned):
         raise UserError(f"{recipe_folder('pruned')}: holds the recipe of another model; run `dvc repro prune`")
     variants = params.compare.variants
-    forget_others(variants)
+    forget_others(variants, PREDICTIONS / "compare", Path("metrics/compare"))
+    forget_others(["pruned", *variants], Path("data/recovered"), Path("metrics/recover"))
+    forget_others(points_of(params.frontier), FRONTIER)
     predictions, sizes = read_tables(variants), read_sizes(variants)
     comparisons = [compare(measure, predictions, params.statistics.resamples, params.seed) for measure in MEASURES]
     absent = {"distilled": params.distilled.reason} if isinstance(params.distilled, Absent) else {}
@@ -73,7 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
     sparsity = json.loads(PRUNE_METRICS.read_text(encoding="utf-8"))["sparsity"]
     pins = rests_on(params, recipe.base_sha256, recipe.mask_sha256)
     unrecovered = read_unrecovered(variants)
-    points = read_frontier(FRONTIER, params.frontier.methods, params.frontier.sparsities, params.frontier.steps)
+    points = read_frontier(FRONTIER, params.frontier)
     page = render(comparisons, sizes, unrecovered, absent, sparsity, vocabulary, pins)
     tables = {
         SUMMARY: summary(comparisons, sizes, unrecovered, absent),

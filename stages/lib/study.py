@@ -13,7 +13,7 @@ from stages.lib.artifacts import folder_bytes, significant
 from stages.lib.checkpoint import WEIGHTS
 from stages.lib.comparison import REFERENCES, Comparison, Tables
 from stages.lib.measures import BEFORE_RECOVERY, KINDS, Estimate
-from stages.lib.predictions import PREDICTIONS, predictions_path, read_predictions
+from stages.lib.predictions import predictions_path, read_predictions
 from stages.lib.recipes import recipe_folder
 from stages.lib.statistics import Interval
 
@@ -31,14 +31,14 @@ class Size:
     """Of the recipe; of the weights for the original, over which the others are recipes."""
 
 
-def forget_others(variants: Sequence[str]) -> None:
-    """Remove what was measured of variants that are no longer asked for; DVC's cache keeps it.
+def forget_others(names: Sequence[str], *folders: Path) -> None:
+    """Remove what was made of models that are no longer asked for; DVC's cache keeps it.
 
     The folders are watched as a whole, and have to hold what they hold in a fresh clone.
     """
-    for results in (PREDICTIONS / "compare", METRICS / "compare", METRICS / "recover", DATA / "recovered"):
-        for path in results.iterdir():
-            if path.name.removesuffix(path.suffix) not in ("pruned", *variants):
+    for folder in folders:
+        for path in folder.iterdir():
+            if path.name.removesuffix(".json").removesuffix(".csv") not in names:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
