@@ -89,7 +89,10 @@ def test_the_same_bytes_each_time(measured: Path, run_stage: RunStage) -> None:
         written = [*Path("report").iterdir(), *Path("metrics").glob("*.csv")]
         outputs.append({path.name: path.read_bytes() for path in written})
     assert outputs[0] == outputs[1]
-    assert set(outputs[0]) == {"report.md", "cost.svg", "sensitivity.svg", "summary.csv", "differences.csv"}
+    assert set(outputs[0]) == {
+        *("report.md", "cost.svg", "frontier.svg", "sensitivity.svg"),
+        *("summary.csv", "differences.csv", "frontier.csv"),
+    }
     for picture in ("cost.svg", "sensitivity.svg"):
         ElementTree.fromstring(outputs[0][picture])
 

@@ -315,12 +315,17 @@ class Summarize(Section):
     batch_size: int = Field(ge=1, description="a whole number of documents from 1")
 
 
-def _distinct_variants(names: list[str]) -> list[str]:
+def _distinct(names: list[str]) -> list[str]:
     for name in names:
-        parse_variant(name)
         if names.count(name) > 1:
             raise ValueError(f"{name!r} is there twice")
     return names
+
+
+def _distinct_variants(names: list[str]) -> list[str]:
+    for name in names:
+        parse_variant(name)
+    return _distinct(names)
 
 
 class Compare(Section):
@@ -346,7 +351,9 @@ class Sensitivity(Section):
 
 
 class Frontier(Section):
-    methods: list[PruningMethod] = Field(description="a list of magnitude, wanda, sparsegpt, random; empty for none")
+    methods: Annotated[list[PruningMethod], AfterValidator(_distinct)] = Field(
+        description="a list of magnitude, wanda, sparsegpt, random, each once; empty for none"
+    )
     sparsities: Annotated[
         list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1), AfterValidator(_ascending)
     ] = Field(description="a list of numbers from 0 to below 1, in ascending order")

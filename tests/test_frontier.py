@@ -1,0 +1,97 @@
+"""The frontier's points against the stages that measure one model, and its table and picture."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Finished, changed_params, write_params
+from repository import Repository, ran
+
+from stages.lib.comparison import Comparison
+from stages.lib.frontier_plot import draw
+from stages.lib.measures import MEASURES, Estimate
+from stages.lib.statistics import Interval
+from stages.lib.study import Size
+
+RunStage = Callable[..., Finished]
+
+
+@pytest.mark.parametrize("method", ["magnitude", "sparsegpt"])
+def test_a_point_is_what_the_stages_measure(project: Path, run_stage: RunStage, method: str) -> None:
+    write_params(project, changed_params({"prune.method": method, "prune.sparsity": 0.6, "recover.steps": 3}))
+    stages = [("download", "model"), ("download", "text"), ("prune",), ("recover",), ("post_ppl",)]
+    for stage in (*stages, ("frontier", f"{method}-0.6")):
+        finished = run_stage(*stage)
+        assert finished.status == 0, finished.err
+    point = json.loads(Path(f"metrics/frontier/{method}-0.6.json").read_text())
+    pruned, recovered, measured = (
+        json.loads(Path(f"metrics/{name}.json").read_text()) for name in ("prune", "recover/pruned", "post_ppl")
+    )
+    assert point["pruned"]["effective_parameters"] == pruned["effective_parameters"]
+    assert point["recovered"]["effective_parameters"] == recovered["effective_parameters"]
+    assert point["recovered"]["perplexity"] == measured["perplexity"]
+    assert point["pruned"]["perplexity"] == measured["perplexity_before_recovery"]
+    for kind, folder in (("pruned", "pruned"), ("recovered", "recovered/pruned")):
+        size = sum(path.stat().st_size for path in (project / "data" / folder).iterdir())
+        assert point[kind]["stored_bytes"] == size
+        assert point[kind]["perplexity_low"] <= point[kind]["perplexity"] <= point[kind]["perplexity_high"] or (
+            "perplexity_low" not in point[kind]  # of a single window there is none
+        )
+        assert point[kind]["seconds"] >= 0
+    assert {path.name for path in Path("metrics").iterdir()} >= {"frontier"}
+    assert not [path for path in Path("metrics").iterdir() if path.name.startswith("tmp")]
+
+
+def test_points_are_stages_and_a_new_one_runs_alone(finished_repository: Repository, tmp_path: Path) -> None:
+    repository = finished_repository.copy(tmp_path / "repository")
+    table = repository.folder / "metrics" / "frontier.csv"
+    header = table.read_text()
+    assert header.startswith("method,sparsity,recovery_steps,effective_parameters,stored_bytes,perplexity,")
+    assert header.count("\n") == 1
+    output = repository.dvc("exp", "run", "-S", "frontier.methods=[wanda]")
+    assert ran(output) == {"frontier@wanda-0.3", "frontier@wanda-0.6", "report"}
+    found = pd.read_csv(table)
+    assert found[["method", "sparsity", "recovery_steps"]].to_numpy().tolist() == [
+        ["wanda", 0.3, 0],
+        ["wanda", 0.3, 3],
+        ["wanda", 0.6, 0],
+        ["wanda", 0.6, 3],
+    ]
+    assert found["effective_parameters"].is_monotonic_decreasing
+    output = repository.dvc("exp", "run", "-S", "frontier.sparsities=[0.3]", "-S", "frontier.methods=[wanda,random]")
+    assert ran(output) == {"frontier@random-0.3", "report"}
+    assert pd.read_csv(table)["method"].tolist() == ["wanda", "wanda", "random", "random"]
+    assert sorted(path.name for path in (repository.folder / "metrics/frontier").iterdir()) == [
+        "random-0.3.json",
+        "wanda-0.3.json",
+    ]
+
+
+def test_the_picture(tmp_path: Path) -> None:
+    points = pd.DataFrame(
+        [
+            ("wanda", 0.3, steps, 90 - 100 * sparsity, 1, value, value * 0.9, np.nan if steps else value * 1.1, 5)
+            for steps in (0, 20)
+            for sparsity, value in ((0.2, 30.0), (0.5, 1e9))
+        ],
+        columns=[
+            *("method", "sparsity", "recovery_steps", "effective_parameters", "stored_bytes"),
+            *("perplexity", "perplexity_low", "perplexity_high", "seconds"),
+        ],
+    )
+    models = {"original": 20.0, "pruned": 30.0, "merged_2": 1e12}
+    perplexity = Comparison(
+        MEASURES[0], {name: Estimate(value, Interval(1, 2)) for name, value in models.items()}, {}, 3, "3 items"
+    )
+    sizes = {name: Size(100, 90, 1) for name in models}
+    for path in (tmp_path / "one.svg", tmp_path / "other.svg"):
+        draw(points, perplexity, sizes, path)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
+    comments = (tmp_path / "one.svg").read_text()
+    for text in ("wanda, 20 steps of recovery", "original", "merged_2", "effective parameters, millions"):
+        assert f"<!-- {text} -->" in comments
+    ElementTree.parse(tmp_path / "one.svg")
