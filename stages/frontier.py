@@ -15,7 +15,8 @@ from stages.recover import train
 if TYPE_CHECKING:
     from stages.lib.checkpoint import Checkpoint
 
-MODEL = Path("data/model")
+DATA = Path("data")
+MODEL = DATA / "model"
 METRICS = Path("metrics/frontier")
 
 
@@ -56,7 +57,7 @@ def main(arguments: argparse.Namespace) -> None:
     checkpoint = Checkpoint(MODEL)
     k = params.prune.pruned_of(sum(checkpoint.size(name) for name in prunable_weights(MODEL)))
     rows = {}
-    with TemporaryDirectory(dir=METRICS.parent) as temporary:
+    with TemporaryDirectory(dir=DATA, suffix=".part") as temporary:
         folder = Path(temporary)
         started = time.monotonic()
         write_recipe(choose(checkpoint, k, params, folder), folder)

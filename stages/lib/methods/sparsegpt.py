@@ -61,10 +61,13 @@ def _prune_columns(columns: torch.Tensor, factor: torch.Tensor, k: int) -> tuple
     scores = (columns / factor.diagonal()).square()
     mask = choose(scores.cpu().numpy(), "layer", k)
     pruned = torch.from_numpy(mask).to(columns.device)
-    errors = torch.zeros_like(columns)
-    for column in range(columns.shape[1]):
-        kept = columns[:, column].masked_fill(pruned[:, column], 0)
-        errors[:, column] = (columns[:, column] - kept) / factor[column, column]
-        columns[:, column:] -= errors[:, column, None] * factor[column, column:]
-        columns[:, column] = kept
-    return mask, errors
+    # Transposed, so that a column lies in one piece: each one changes all after it.
+    by_column, pruned = columns.T.contiguous(), pruned.T.contiguous()
+    errors = torch.zeros_like(by_column)
+    for column, weights in enumerate(by_column):
+        kept = weights.masked_fill(pruned[column], 0)
+        errors[column] = (weights - kept) / factor[column, column]
+        by_column[column:] -= factor[column, column:, None] * errors[column]
+        by_column[column] = kept
+    columns.copy_(by_column.T)
+    return mask, errors.T
