@@ -19,6 +19,7 @@ import pyarrow as pa
 from safetensors.torch import save
 from tqdm import tqdm
 
+from stages.lib.artifacts import folder_bytes
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.families import prunable_weights
 from stages.lib.materialize import materialize
@@ -42,10 +43,6 @@ class Stored:
 
 def zstd_bytes(content: bytes) -> int:
     return len(pa.Codec("zstd", compression_level=LEVEL).compress(content, asbytes=True))
-
-
-def folder_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def measure(setting: str, checkpoint: Checkpoint, recipe: Path) -> Stored:

@@ -3,12 +3,21 @@
 import argparse
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.lib import command
 from stages.lib.errors import UserError
 from stages.lib.params import Absent, Hub, Local, Params, Pypi, load_params
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from stages.lib.study import Results
+
 MODEL = Path("data/model")
+REVIEWS = Path("data/reviews")
+DOCUMENTS = Path("data/documents")
+PREDICTIONS = Path("data/predictions")
 PRUNE_METRICS = Path("metrics/prune.json")
 WORK = (
     *("prune", "recover", "perplexity", "classify", "summarize"),
@@ -16,6 +25,7 @@ WORK = (
 )
 """The sections that say what is done, in the report's order."""
 FRONTIER = Path("metrics/frontier")
+FRONTIER_TABLE = Path("metrics/frontier.csv")
 SENSITIVITY = Path("metrics/sensitivity")
 SUMMARY = Path("metrics/summary.csv")
 DIFFERENCES = Path("metrics/differences.csv")
@@ -48,54 +58,88 @@ def _pins(source: Pypi | Hub | Local | Absent) -> str:
     return " ".join([source.source, name, *(f"sha256 `{digest[:12]}…`" for digest in digests)])
 
 
-def main(arguments: argparse.Namespace) -> None:
-    params = load_params()
+def gather(params: Params) -> "Results":
+    """Everything that was measured, compared; what was measured of models no longer asked for is forgotten."""
     import json
 
-    from stages.lib import cost_plot, frontier_plot, sensitivity_plot
-    from stages.lib.artifacts import new_file
     from stages.lib.comparison import compare
     from stages.lib.families import read_config
-    from stages.lib.frontier import points_of, read_frontier
-    from stages.lib.markdown_report import render
+    from stages.lib.frontier import points_of
     from stages.lib.measures import MEASURES
-    from stages.lib.predictions import PREDICTIONS
-    from stages.lib.recipes import Pruned, read_recipe, recipe_folder, unchanged
-    from stages.lib.study import differences, forget_others, read_sizes, read_tables, read_unrecovered, summary
+    from stages.lib.study import Results, forget_others, read_sizes, read_tables, read_unrecovered
 
-    recipe = unchanged(read_recipe(recipe_folder("pruned")))
-    if not isinstance(recipe, Pruned):
-        raise UserError(f"{recipe_folder('pruned')}: holds the recipe of another model; run `dvc repro prune`")
     variants = params.compare.variants
     forget_others(variants, PREDICTIONS / "compare", Path("metrics/compare"))
     forget_others(["pruned", *variants], Path("data/recovered"), Path("metrics/recover"))
     forget_others(points_of(params.frontier), FRONTIER)
-    predictions, sizes = read_tables(variants), read_sizes(variants)
-    comparisons = [compare(measure, predictions, params.statistics.resamples, params.seed) for measure in MEASURES]
-    absent = {"distilled": params.distilled.reason} if isinstance(params.distilled, Absent) else {}
-    vocabulary = int(read_config(MODEL)["vocab_size"])
-    sparsity = json.loads(PRUNE_METRICS.read_text(encoding="utf-8"))["sparsity"]
-    pins = rests_on(params, recipe.base_sha256, recipe.mask_sha256)
-    unrecovered = read_unrecovered(variants)
-    points = read_frontier(FRONTIER, params.frontier)
-    page = render(comparisons, sizes, unrecovered, absent, sparsity, vocabulary, pins)
-    tables = {
-        SUMMARY: summary(comparisons, sizes, unrecovered, absent),
-        DIFFERENCES: differences(comparisons),
-        FRONTIER.with_suffix(".csv"): points,
-    }
+    tables = read_tables(variants)
+    return Results(
+        comparisons=[compare(measure, tables, params.statistics.resamples, params.seed) for measure in MEASURES],
+        sizes=read_sizes(variants),
+        unrecovered=read_unrecovered(variants),
+        absent={"distilled": params.distilled.reason} if isinstance(params.distilled, Absent) else {},
+        sparsity=json.loads(PRUNE_METRICS.read_text(encoding="utf-8"))["sparsity"],
+        vocabulary=int(read_config(MODEL)["vocab_size"]),
+    )
+
+
+def draw(results: "Results", points: "DataFrame", params: Params) -> dict[str, Path]:
+    """Draw the pictures; where each is, by its name."""
+    from stages.lib import cost_plot, frontier_plot, sensitivity_plot
+    from stages.lib.artifacts import new_file
+
+    pictures = {name: REPORT / f"{name}.svg" for name in ("cost", "frontier", "sensitivity")}
+    with new_file(pictures["cost"]) as temporary:
+        cost_plot.draw(results.comparisons, results.vocabulary, temporary)
+    with new_file(pictures["frontier"]) as temporary:
+        frontier_plot.draw(points, results.by_key["perplexity"], results.sizes, temporary)
+    with new_file(pictures["sensitivity"]) as temporary:
+        sensitivity_plot.draw(SENSITIVITY, params.sensitivity.alone, temporary)
+    return pictures
+
+
+def write_page(results: "Results", pictures: dict[str, Path], pins: dict[str, str], params: Params) -> None:
+    """Write what a person would send to a colleague; it has this machine's times, so neither Git nor DVC keeps it."""
+    from stages.lib.artifacts import new_file
+    from stages.lib.comparison import REFERENCES
+    from stages.lib.corpora.rows import read_rows
+    from stages.lib.example_changes import flipped_reviews, summary_pairs
+    from stages.lib.page import Run, describe_machine, read_times, render
+    from stages.lib.predictions import predictions_path, read_predictions
+
+    said, summaries = (
+        {model: read_predictions(predictions_path(model, kind)) for model in REFERENCES}
+        for kind in ("classify", "summarize")
+    )
+    flips = flipped_reviews(read_rows(REVIEWS), said["original"], said["pruned"], params.reviews.classes)
+    pairs = summary_pairs(read_rows(DOCUMENTS), summaries["original"], summaries["pruned"])
+    run = Run(pins, describe_machine(), read_times(command.TIMES))
+    with new_file(REPORT / "index.html") as temporary:
+        temporary.write_text(render(results, flips, pairs, pictures, run), encoding="utf-8")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    params = load_params()
+    from stages.lib.artifacts import new_file
+    from stages.lib.frontier import read_frontier
+    from stages.lib.markdown_report import render
+    from stages.lib.recipes import Pruned, read_recipe, recipe_folder, unchanged
+    from stages.lib.study import differences, summary
+
+    recipe = unchanged(read_recipe(recipe_folder("pruned")))
+    if not isinstance(recipe, Pruned):
+        raise UserError(f"{recipe_folder('pruned')}: holds the recipe of another model; run `dvc repro prune`")
+    results, points = gather(params), read_frontier(FRONTIER, params.frontier)
+    tables = {SUMMARY: summary(results), DIFFERENCES: differences(results.comparisons), FRONTIER_TABLE: points}
     for path, table in tables.items():
         with new_file(path) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
-    with new_file(REPORT / "cost.svg") as temporary:
-        cost_plot.draw(comparisons, vocabulary, temporary)
-    with new_file(REPORT / "sensitivity.svg") as temporary:
-        sensitivity_plot.draw(SENSITIVITY, params.sensitivity.alone, temporary)
-    with new_file(REPORT / "frontier.svg") as temporary:
-        frontier_plot.draw(points, comparisons[0], sizes, temporary)
+    pins = rests_on(params, recipe.base_sha256, recipe.mask_sha256)
+    write_page(results, draw(results, points, params), pins, params)
+    text = render(results, pins)
     with new_file(REPORT / "report.md") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    print(page)
+        temporary.write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

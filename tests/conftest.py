@@ -5,6 +5,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "0"  # the hub tests serve their own on the loopback
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TQDM_DISABLE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores, each with one
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import copy
 import json

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 def executed_files(module: Path) -> set[str]:
     """The module and all it imports from this repository, directly or not, at any depth of its code.
 
-    A package's `__init__.py` counts where it holds more than a docstring.
+    The templates that they name are among them. A package's `__init__.py` counts where it holds more than a docstring.
     """
     found: set[Path] = set()
     waiting = [module]
@@ -18,7 +18,8 @@ def executed_files(module: Path) -> set[str]:
         if path not in found:
             found.add(path)
             waiting += _imported(ast.parse(path.read_text(encoding="utf-8")))
-    return {str(path.relative_to(ROOT)) for path in found if _has_code(path)}
+    templates = {template for path in found for template in _templates(path)}
+    return {str(path.relative_to(ROOT)) for path in found | templates if path.suffix != ".py" or _has_code(path)}
 
 
 def _imported(tree: ast.AST) -> list[Path]:
@@ -37,6 +38,12 @@ def _imported(tree: ast.AST) -> list[Path]:
             base = ROOT.joinpath(*parts[:depth])
             paths += [path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()]
     return paths
+
+
+def _templates(module: Path) -> set[Path]:
+    """The templates beside a module that it names."""
+    constants = (node.value for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Constant))
+    return {module.parent / value for value in constants if isinstance(value, str) and value.endswith(".j2")}
 
 
 def _has_code(path: Path) -> bool:

@@ -110,13 +110,13 @@ class Repository:
     def results(self) -> dict[str, str]:
         """The SHA-256 of everything that the pipeline leaves, but for times and a killed run's temporaries.
 
-        Those temporaries end in .part, and Git and DVC ignore them.
+        The page has times, too. Those temporaries end in .part, and Git and DVC ignore them.
         """
         files = [path for folder in ("metrics", "report", "data") for path in (self.folder / folder).rglob("*")]
         return {
             str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in files
-            if path.is_file() and "times" not in path.parts and path.suffix != ".part"
+            if path.is_file() and not {"times", "index.html"} & {*path.parts} and path.suffix != ".part"
         }
 
 

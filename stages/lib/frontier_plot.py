@@ -27,11 +27,11 @@ def draw(frontier: pd.DataFrame, perplexity: Comparison, sizes: Mapping[str, Siz
     worst = WORST_SHOWN * perplexity.estimates["original"].value
     for _, curve in frontier.groupby(["method", "recovery_steps"], sort=False):
         _curve(axis, curve.sort_values("effective_parameters"), worst)
-    for model, estimate in perplexity.estimates.items():
-        beyond = estimate.value > worst
-        place = (sizes[model].effective_parameters / 1e6, min(estimate.value, worst))
-        axis.plot(*place, "^" if beyond else "D", color="black", markersize=5)
-        axis.annotate(model, place, xytext=(5, -10), textcoords="offset points", fontsize=8, rotation=-30)
+    for (millions, value), models in _places(perplexity, sizes, worst).items():
+        axis.plot(millions, value, "^" if value == worst else "D", color="black", markersize=5)
+        below = {"xytext": (0, -9), "textcoords": "offset points", "ha": "center", "va": "top"}
+        axis.annotate("\n".join(models), (millions, value), fontsize=8, **below)
+    axis.margins(x=0.08, y=0.12)
     axis.set(
         yscale="log",
         xlabel="effective parameters, millions",
@@ -45,6 +45,15 @@ def draw(frontier: pd.DataFrame, perplexity: Comparison, sizes: Mapping[str, Siz
         axis.legend(frameon=False, fontsize=8)
     figure.savefig(path, format="svg", metadata={"Date": None})
     pyplot.close(figure)
+
+
+def _places(perplexity: Comparison, sizes: Mapping[str, Size], worst: float) -> dict[tuple[float, float], list[str]]:
+    """Where the models are, and which: those that would lie on top of each other share a place."""
+    places: dict[tuple[float, float], list[str]] = {}
+    for model, estimate in perplexity.estimates.items():
+        place = round(sizes[model].effective_parameters / 1e6), min(estimate.value, worst)
+        places.setdefault(place, []).append(model)
+    return places
 
 
 def _curve(axis: Axes, curve: pd.DataFrame, worst: float) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,28 @@ class Size:
     effective_parameters: int
     stored_bytes: int
     """Of the recipe; of the weights for the original, over which the others are recipes."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that a report tells."""
+
+    comparisons: Sequence[Comparison]
+    sizes: Mapping[str, Size]
+    """By model, the original first."""
+    unrecovered: Mapping[str, Estimate]
+    """The perplexities before recovery; empty where there was none."""
+    absent: Mapping[str, str]
+    """The models that the study has and this run has not, and why."""
+    sparsity: float
+    """The pruned model's share of prunable weights."""
+    vocabulary: int
+    """The number of tokens that a uniform guess chooses from."""
+
+    @property
+    def by_key(self) -> dict[str, Comparison]:
+        """The comparisons by the key of their measure."""
+        return {comparison.measure.key: comparison for comparison in self.comparisons}
 
 
 def forget_others(names: Sequence[str], *folders: Path) -> None:
@@ -81,21 +103,12 @@ def read_unrecovered(variants: Sequence[str]) -> dict[str, Estimate]:
     return found
 
 
-def summary(
-    comparisons: Sequence[Comparison],
-    sizes: dict[str, Size],
-    unrecovered: dict[str, Estimate],
-    absent: dict[str, str],
-) -> pd.DataFrame:
-    """One row a model: sizes, every measure with its interval, and Holm's p against both references.
-
-    `unrecovered` has the perplexities before recovery, `absent` the models that the study has and
-    this run has not, and why.
-    """
+def summary(results: Results) -> pd.DataFrame:
+    """One row a model: sizes, every measure with its interval, and Holm's p against both references."""
     rows: list[dict[str, Any]] = []
-    for model, size in sizes.items():
+    for model, size in results.sizes.items():
         row: dict[str, Any] = {"model": model, **vars(size)}
-        for comparison in comparisons:
+        for comparison in results.comparisons:
             key, estimate = comparison.measure.key, comparison.estimates[model]
             interval = estimate.interval
             row[key] = significant(estimate.value)
@@ -105,12 +118,12 @@ def summary(
             for reference in REFERENCES:
                 found = comparison.differences.get((model, reference))
                 row[f"{key}_p_vs_{reference}"] = significant(found.p_holm, 3) if found else None
-        if unrecovered:
-            row[BEFORE_RECOVERY] = unrecovered[model].value if model in unrecovered else None
+        if results.unrecovered:
+            row[BEFORE_RECOVERY] = results.unrecovered[model].value if model in results.unrecovered else None
         rows.append(row)
-    rows += [{"model": model, "note": reason} for model, reason in absent.items()]
+    rows += [{"model": model, "note": reason} for model, reason in results.absent.items()]
     table = pd.DataFrame(rows)
-    whole = [*vars(sizes["original"]), *(f"{comparison.measure.key}_n" for comparison in comparisons)]
+    whole = [*vars(results.sizes["original"]), *(f"{comparison.measure.key}_n" for comparison in results.comparisons)]
     return table.astype(dict.fromkeys(whole, "Int64"))  # a model that is absent has none, which int64 cannot say
 
 

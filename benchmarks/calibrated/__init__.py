@@ -1,0 +1,1 @@
+"""Wanda and SparseGPT, ours and llmcompressor's."""
