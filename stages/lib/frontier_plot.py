@@ -29,8 +29,16 @@ def draw(frontier: pd.DataFrame, perplexity: Comparison, sizes: Mapping[str, Siz
         _curve(axis, curve.sort_values("effective_parameters"), worst)
     for (millions, value), models in _places(perplexity, sizes, worst).items():
         axis.plot(millions, value, "^" if value == worst else "D", color="black", markersize=5)
-        below = {"xytext": (0, -9), "textcoords": "offset points", "ha": "center", "va": "top"}
-        axis.annotate("\n".join(models), (millions, value), fontsize=8, **below)
+        axis.annotate(
+            "\n".join(models),
+            (millions, value),
+            xytext=(2, -6),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            rotation=35,
+            fontsize=8,
+        )
     axis.margins(x=0.08, y=0.12)
     axis.set(
         yscale="log",
