@@ -18,7 +18,7 @@ MODEL = Path("data/model")
 DISTILLED = Path("data/distilled")
 TEXT = Path("data/text")
 OUT = Path("data/variants")
-RESULTS = (Path("data/predictions/compare"), Path("metrics/compare"), Path("metrics/frontier"))
+RESULTS = (Path("data/predictions/compare"), Path("metrics/compare"))
 
 
 def check_depth(variants: list[Variant]) -> None:
@@ -79,7 +79,7 @@ def main(arguments: argparse.Namespace) -> None:
     with new_folder(OUT) as folder:
         for variant in variants:
             write_variant(variant, params, checkpoint, align, folder / variant.name)
-    for results in RESULTS:  # where there is nothing to measure, the report still reads these folders
+    for results in RESULTS:  # where there is no variant, the report still reads these folders
         results.mkdir(parents=True, exist_ok=True)
 
 

@@ -246,6 +246,7 @@ def make_project(folder: Path, model: Path) -> None:
         ".gitignore",
         "data/.gitignore",
         "data/predictions/.gitignore",
+        "metrics/frontier/.gitkeep",
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)

@@ -92,6 +92,7 @@ def test_a_distilled_sibling_is_measured_beside_the_model(
         assert run_stage(*stage).status == 0
     recipe = json.loads((project / "data/variants/distilled/recipe.json").read_text())
     assert recipe["sha256"] == weights_digest(project / "data/distilled")
+    assert run_stage("recover_others", "distilled").status == 0
     finished = run_stage("compare", "distilled")
     assert finished.status == 0, finished.err
     assert json.loads((project / "metrics/compare/distilled.json").read_text())["perplexity"] > 1

@@ -24,6 +24,7 @@ def measured(
     for item in ("model", "text", "reviews", "documents"):
         assert run_stage("download", item).status == 0
     assert run_stage("prune").status == 0
+    assert run_stage("recover").status == 0
 
     def run(name: str, *arguments: str) -> dict[str, str]:
         monkeypatch.setattr(sys, "argv", [name, *arguments])

@@ -60,7 +60,7 @@ def forget_others(names: Sequence[str], *folders: Path) -> None:
     """
     for folder in folders:
         for path in folder.iterdir():
-            if path.name.removesuffix(".json").removesuffix(".csv") not in names:
+            if path.name.removesuffix(".json").removesuffix(".csv") not in (*names, ".gitkeep"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
