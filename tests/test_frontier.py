@@ -64,7 +64,7 @@ def test_points_are_stages_and_a_new_one_runs_alone(finished_repository: Reposit
     output = repository.dvc("exp", "run", "-S", "frontier.sparsities=[0.3]", "-S", "frontier.methods=[wanda,random]")
     assert ran(output) == {"frontier@random-0.3", "report"}
     assert pd.read_csv(table)["method"].tolist() == ["wanda", "wanda", "random", "random"]
-    assert sorted(path.name for path in (repository.folder / "metrics/frontier").iterdir()) == [
+    assert sorted(path.name for path in (repository.folder / "metrics/frontier").glob("*.json")) == [
         "random-0.3.json",
         "wanda-0.3.json",
     ]

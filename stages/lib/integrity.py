@@ -33,9 +33,9 @@ class Finding:
 
 
 def check_locks(path: Path) -> Iterator[Finding]:
-    """DVC's list of who reads and writes what: DVC stops at one that a full disk has cut off."""
+    """DVC's list of who reads and writes what: DVC stops at one that is cut off, be it to nothing."""
     try:
-        json.loads(path.read_bytes() or b"{}")
+        json.loads(path.read_bytes())
     except FileNotFoundError:
         return
     except ValueError:

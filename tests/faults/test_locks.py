@@ -91,3 +91,17 @@ def test_a_lock_file_that_was_cut_off(repository: Repository, share: float) -> N
     assert lock.read_bytes() == content
     assert repository.results() == before
     assert repository.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("left", ["", '{"write": {'])
+def test_a_list_of_locks_that_was_cut_off(repository: Repository, left: str) -> None:
+    """DVC writes it in place, too, and stops at a beginning or at nothing: that is told, and costs no result."""
+    before = repository.results()
+    (repository.folder / ".dvc" / "tmp" / "rwlock").write_text(left)
+    stopped = repository.run(sys.executable, "-m", "dvc", "repro")
+    assert stopped.status != 0
+    assert "RWLock" in stopped.err
+    found = repository.run(sys.executable, "-m", "stages.verify")
+    assert found.out.splitlines()[-1] == "mend it with: rm -rf .dvc/tmp/rwlock && dvc repro"
+    assert repository.run("bash", "-ec", "rm -rf .dvc/tmp/rwlock && dvc repro").status == 0
+    assert repository.results() == before
