@@ -42,7 +42,9 @@ def noise(key: str, value: float | str) -> float:
 
 
 def main() -> None:
-    listed = subprocess.run(["git", "ls-files", "metrics"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "metrics/*.json", "metrics/*.csv"], capture_output=True, text=True, check=True
+    )
     failed, compared, same = not listed.stdout, 0, 0
     for path in listed.stdout.split():
         shown = subprocess.run(["git", "show", f"HEAD:{path}"], capture_output=True, text=True, check=True)
