@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -31,7 +32,11 @@ from stages.lib.models import Loaded, load
 from stages.lib.params import Params, load_params
 from stages.prune import MODEL, ORIGINAL
 
-SETTINGS = (("wanda", "row", "0:0"), ("wanda", "2:4", "2:4"), ("sparsegpt", "layer", "0:0"))
+SETTINGS: tuple[tuple[Literal["wanda", "sparsegpt"], str, str], ...] = (
+    ("wanda", "row", "0:0"),
+    ("wanda", "2:4", "2:4"),
+    ("sparsegpt", "layer", "0:0"),
+)
 """Our method and scope, and llmcompressor's mask structure."""
 
 
@@ -44,8 +49,9 @@ class Side:
     weights: dict[str, torch.Tensor]
 
 
-def ours(params: Params, windows: Sequence[torch.Tensor], method: str, scope: str) -> tuple[float, Loaded]:
-    assert method in ("wanda", "sparsegpt")
+def ours(
+    params: Params, windows: Sequence[torch.Tensor], method: Literal["wanda", "sparsegpt"], scope: str
+) -> tuple[float, Loaded]:
     loaded = load(MODEL, ORIGINAL, set_up(params.compute, params.seed))
     family = family_of(MODEL)
     depth = family.depth(read_config(MODEL))
