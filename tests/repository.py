@@ -107,6 +107,17 @@ class Repository:
             lines.append(process.stdout.readline())
         return process, "".join(lines)
 
+    def mend_lock_file(self, output: str) -> None:
+        """Do what `stages.verify` says after a run that stopped, with this output, at a lock file.
+
+        A kill in the moment in which DVC writes `dvc.lock` or its list of locks leaves a beginning of it.
+        """
+        assert "Traceback" not in output, output
+        found = self.run(sys.executable, "-m", "stages.verify")
+        remedy = re.search("mend it with: (rm .*) && dvc repro\n$", found.out + found.err)
+        assert remedy, (output, found)
+        assert self.run("bash", "-ec", remedy[1]).status == 0
+
     def results(self) -> dict[str, str]:
         """The SHA-256 of everything that the pipeline leaves, but for times and a killed run's temporaries.
 

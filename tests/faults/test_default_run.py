@@ -69,5 +69,7 @@ def run_until_a_new_stage(repository: Repository, killed: set[str], moments: ran
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             return started[1]
-    assert process.wait() == 0, "".join(lines)
+    if process.wait() != 0:
+        repository.mend_lock_file("".join(lines))
+        return run_until_a_new_stage(repository, killed, moments)
     return None
