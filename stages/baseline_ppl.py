@@ -29,7 +29,7 @@ def predict(loaded: "Loaded", params: Params) -> "DataFrame":
 
 def before_recovery(model: str, recipe: Path, device: "Device", params: Params) -> dict[str, float]:
     """The perplexity of the recipe that a model was recovered from; nothing where it was not recovered."""
-    from stages.lib.measures import figures, intervals
+    from stages.lib.measures import BEFORE_RECOVERY, figures, intervals
     from stages.lib.models import load
     from stages.lib.recipes import Changed, read_recipe, recipe_folder
 
@@ -39,7 +39,7 @@ def before_recovery(model: str, recipe: Path, device: "Device", params: Params) 
     table = predict(load(MODEL, recipe, device), params)
     found = figures("perplexity", table) | intervals("perplexity", table, params.statistics.resamples, params.seed)
     return {
-        key.replace("perplexity", "perplexity_before_recovery"): value
+        key.replace("perplexity", BEFORE_RECOVERY): value
         for key, value in found.items()
         if key.startswith("perplexity")
     }
