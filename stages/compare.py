@@ -29,10 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     model, device = arguments.item, set_up(params.compute, params.seed)
     before = baseline_ppl.before_recovery(model, VARIANTS / model, device, params)
     made = materialize(Checkpoint(MODEL), recipe_folder(model))
-    counts = {
-        "total_parameters": made.total_parameters(),
-        "effective_parameters": made.effective_parameters(),
-    }
+    counts = made.counts()  # before fine-tuning, which may change the weights
     loaded = ready(made, device, keep_masks=params.classify.mode == "all")
     tables: dict[Kind, DataFrame] = {
         "perplexity": baseline_ppl.predict(loaded, params),

@@ -62,12 +62,7 @@ def train(model: str, params: Params, folder: Path) -> tuple[list[dict[str, floa
     (folder / CHANGES).unlink(missing_ok=True)
     write_recipe(changed_recipe(unchanged(recipe), trained, "recovery", checkpoint, folder), folder)
     shutil.rmtree(states.parent)
-    recovered = materialize(checkpoint, folder)
-    counts = {
-        "total_parameters": recovered.total_parameters(),
-        "effective_parameters": recovered.effective_parameters(),
-    }
-    return log, counts
+    return log, materialize(checkpoint, folder).counts()
 
 
 def recover_model(model: str, recipe: Path) -> None:

@@ -12,6 +12,7 @@ from stages.lib.params import Absent, Hub, Local, Params, Pypi, load_params
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from stages.lib.comparison import Tables
     from stages.lib.study import Results
 
 MODEL = Path("data/model")
@@ -58,8 +59,11 @@ def _pins(source: Pypi | Hub | Local | Absent) -> str:
     return " ".join([source.source, name, *(f"sha256 `{digest[:12]}…`" for digest in digests)])
 
 
-def gather(params: Params) -> "Results":
-    """Everything that was measured, compared; what was measured of models no longer asked for is forgotten."""
+def gather(params: Params) -> "tuple[Results, Tables]":
+    """Everything that was measured, compared, and the predictions behind it.
+
+    What was measured of models no longer asked for is forgotten.
+    """
     import json
 
     from stages.lib.comparison import compare
@@ -73,7 +77,7 @@ def gather(params: Params) -> "Results":
     forget_others(["pruned", *variants], Path("data/recovered"), Path("metrics/recover"))
     forget_others(points_of(params.frontier), FRONTIER)
     tables = read_tables(variants)
-    return Results(
+    results = Results(
         comparisons=[compare(measure, tables, params.statistics.resamples, params.seed) for measure in MEASURES],
         sizes=read_sizes(variants),
         unrecovered=read_unrecovered(variants),
@@ -81,6 +85,7 @@ def gather(params: Params) -> "Results":
         sparsity=json.loads(PRUNE_METRICS.read_text(encoding="utf-8"))["sparsity"],
         vocabulary=int(read_config(MODEL)["vocab_size"]),
     )
+    return results, tables
 
 
 def draw(results: "Results", points: "DataFrame", params: Params) -> dict[str, Path]:
@@ -98,21 +103,18 @@ def draw(results: "Results", points: "DataFrame", params: Params) -> dict[str, P
     return pictures
 
 
-def write_page(results: "Results", pictures: dict[str, Path], pins: dict[str, str], params: Params) -> None:
+def write_page(
+    results: "Results", tables: "Tables", pictures: dict[str, Path], pins: dict[str, str], params: Params
+) -> None:
     """Write what a person would send to a colleague; it has this machine's times, so neither Git nor DVC keeps it."""
     from stages.lib.artifacts import new_file
-    from stages.lib.comparison import REFERENCES
     from stages.lib.corpora.rows import read_rows
     from stages.lib.example_changes import flipped_reviews, summary_pairs
     from stages.lib.page import Run, describe_machine, read_times, render
-    from stages.lib.predictions import predictions_path, read_predictions
 
-    said, summaries = (
-        {model: read_predictions(predictions_path(model, kind)) for model in REFERENCES}
-        for kind in ("classify", "summarize")
-    )
-    flips = flipped_reviews(read_rows(REVIEWS), said["original"], said["pruned"], params.reviews.classes)
-    pairs = summary_pairs(read_rows(DOCUMENTS), summaries["original"], summaries["pruned"])
+    original, pruned = tables["original"], tables["pruned"]
+    flips = flipped_reviews(read_rows(REVIEWS), original["classify"], pruned["classify"], params.reviews.classes)
+    pairs = summary_pairs(read_rows(DOCUMENTS), original["summarize"], pruned["summarize"])
     run = Run(pins, describe_machine(), read_times(command.TIMES))
     with new_file(REPORT / "index.html") as temporary:
         temporary.write_text(render(results, flips, pairs, pictures, run), encoding="utf-8")
@@ -129,13 +131,13 @@ def main(arguments: argparse.Namespace) -> None:
     recipe = unchanged(read_recipe(recipe_folder("pruned")))
     if not isinstance(recipe, Pruned):
         raise UserError(f"{recipe_folder('pruned')}: holds the recipe of another model; run `dvc repro prune`")
-    results, points = gather(params), read_frontier(FRONTIER, params.frontier)
+    (results, measured), points = gather(params), read_frontier(FRONTIER, params.frontier)
     tables = {SUMMARY: summary(results), DIFFERENCES: differences(results.comparisons), FRONTIER_TABLE: points}
     for path, table in tables.items():
         with new_file(path) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
     pins = rests_on(params, recipe.base_sha256, recipe.mask_sha256)
-    write_page(results, draw(results, points, params), pins, params)
+    write_page(results, measured, draw(results, points, params), pins, params)
     text = render(results, pins)
     with new_file(REPORT / "report.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import os
 import re
 import resource
 import signal
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from stages.lib import progress
 from stages.lib.artifacts import write_json
 from stages.lib.errors import UserError
 from stages.lib.undo import put_back
@@ -26,11 +26,11 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
     Statuses: 0 done, 1 the input or the machine is at fault, 2 the params or the command line,
     130 interrupted. Any other exception is a bug of ours and keeps its traceback.
     """
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress; for all stages, TQDM_DISABLE=1")
     arguments = parser.parse_args()
     stage = f"{stage}@{arguments.item}" if "item" in arguments else stage
     started = time.monotonic()
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' progress bars, and ours
+    progress.decide(arguments.quiet)
     interrupts: list[int] = []
 
     def interrupt(number: int, _frame: Any) -> None:

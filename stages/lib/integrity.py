@@ -130,11 +130,7 @@ def check_models(folders: Mapping[Path, Path | None], model: Path) -> Iterator[F
             continue
         if measured is None:
             continue
-        found = {
-            "total_parameters": made.total_parameters(),
-            "effective_parameters": made.effective_parameters(),
-        }
-        for key, value in found.items():
+        for key, value in made.counts().items():
             if measured.get(key) != value:
                 yield Finding(f"{metrics} says {key} {measured.get(key)}, the weights say {value}", metrics)
 

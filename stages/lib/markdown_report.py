@@ -4,7 +4,17 @@ from collections.abc import Mapping
 
 from stages.lib.comparison import Comparison
 from stages.lib.study import Results
-from stages.lib.wording import IN_THE_TABLE, answer, estimated, headed, marks, notes, places, with_interval
+from stages.lib.wording import (
+    BEFORE_RECOVERY,
+    IN_THE_TABLE,
+    answer,
+    estimated,
+    headed,
+    marks,
+    notes,
+    places,
+    with_interval,
+)
 
 
 def render(results: Results, rests_on: Mapping[str, str]) -> str:
@@ -79,7 +89,7 @@ def _row(comparison: Comparison) -> str:
 
 def _models(results: Results) -> list[str]:
     shown, unrecovered = [results.by_key[key] for key in IN_THE_TABLE], results.unrecovered
-    before = ["perplexity before recovery ↓"] if unrecovered else []
+    before = [BEFORE_RECOVERY] if unrecovered else []
     header = ["", "parameters", "effective", "stored, bytes", *before, *(headed(comparison) for comparison in shown)]
     rows = [
         [

@@ -41,8 +41,10 @@ class Materialized:
         """The non-zero entries of all weights."""
         return sum(int(torch.count_nonzero(weight)) for weight in self.weights.values())
 
-    def total_parameters(self) -> int:
-        return sum(weight.numel() for weight in self.weights.values())
+    def counts(self) -> dict[str, int]:
+        """The parameters and those that are not zero, under their names in metrics/."""
+        total = sum(weight.numel() for weight in self.weights.values())
+        return {"total_parameters": total, "effective_parameters": self.effective_parameters()}
 
 
 def materialize(checkpoint: Checkpoint, folder: Path) -> Materialized:

@@ -1,6 +1,5 @@
 """Normalizes a pretrained model, once: safetensors, config and tokenizer in one folder."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
+from stages.lib import progress
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.errors import UserError
 from stages.lib.families import family_of, read_config
@@ -20,7 +20,7 @@ _INFINITE = 0x7F800000
 def quiet() -> None:
     """Leave on the screen what a user can act on; progress only where someone is looking."""
     logging.set_verbosity_error()
-    if not sys.stderr.isatty():
+    if progress.hidden():
         logging.disable_progress_bar()
 
 

@@ -52,7 +52,7 @@ def recover(
         model=student.model,
         args=_arguments(settings, seed, folder, student.device),
         train_dataset=[{"input_ids": window} for window in windows],
-        callbacks=[_Watch(folder)],
+        callbacks=[_Watch()],
         teacher=None if teacher is None else teacher.model.requires_grad_(False),
     )
     trainer.remove_callback(PrinterCallback)
@@ -129,8 +129,7 @@ class _Trainer(Trainer):  # type: ignore[misc]
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Shows progress, seals what is saved, and stops before a step that would ruin the weights."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._progress: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
@@ -146,7 +145,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             self._progress.update(state.global_step - self._progress.n)
 
     def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:
-        write_sums(self._folder / f"checkpoint-{state.global_step}")
+        write_sums(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         self._progress.close()
@@ -154,9 +153,10 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
 def _check_finite(value: torch.Tensor, what: str, folder: str) -> None:
     if not torch.isfinite(value):
+        kept = _newest_whole(Path(folder))
         raise UserError(
             f"recovery diverged, its {what} is not finite; lower recover.learning_rate in params.yaml "
-            f"(the last good state is kept in {folder})"
+            + (f"(the last good state is kept in {kept})" if kept else "(no state had been saved)")
         )
 
 

