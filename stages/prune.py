@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stages.lib import command
 from stages.lib.artifacts import new_folder, significant, write_json
 from stages.lib.params import Params, load_params
-from stages.lib.scopes import resolve_scope
+from stages.lib.scopes import CalibratedMethod, resolve_scope
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,12 @@ def block_counts(checkpoint: "Checkpoint", k: int, params: Params, calibration: 
 
 
 def prune_on_text(
-    checkpoint: "Checkpoint", counts: Sequence[int], params: Params, calibration: Calibration, folder: Path
+    checkpoint: "Checkpoint",
+    method: CalibratedMethod,
+    scope: str,
+    counts: Sequence[int],
+    calibration: Calibration,
+    folder: Path,
 ) -> "StoredMask | Changed":
     """Prune by what the weights multiply; masks, and what became of the other weights, go into the folder."""
     from stages.lib.calibrated import calibrated_masks
@@ -79,12 +84,10 @@ def prune_on_text(
     from stages.lib.families import family_of, prunable_weights
     from stages.lib.recipes import store_mask
 
-    loaded, method = calibration.loaded, params.prune.method
-    assert method in ("wanda", "sparsegpt")
-    scope = resolve_scope(method, params.prune.scope)
+    loaded = calibration.loaded
     masks = calibrated_masks(loaded, family_of(MODEL), calibration.windows, counts, method, scope)
     recipe = store_mask(checkpoint, method, masks, folder)
-    if method == "wanda":
+    if method != "sparsegpt":
         return recipe
     weights = {name: loaded.model.get_parameter(name).data for name in prunable_weights(MODEL)}
     return changed_recipe(recipe, weights, "sparsegpt", checkpoint, folder)
@@ -99,9 +102,9 @@ def choose(checkpoint: "Checkpoint", k: int, params: Params, folder: Path) -> "P
         return prune_by_magnitude(MODEL, checkpoint, k)
     calibration = Calibration(params)
     counts = block_counts(checkpoint, k, params, calibration)
-    if method in ("magnitude", "random"):
+    if method == "magnitude" or method == "random":  # noqa: PLR1714 (what mypy narrows)
         return prune_in_scope(checkpoint, method, scope, counts, params.seed)
-    return prune_on_text(checkpoint, counts, params, calibration, folder)
+    return prune_on_text(checkpoint, method, scope, counts, calibration, folder)
 
 
 def main(arguments: argparse.Namespace) -> None:

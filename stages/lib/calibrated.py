@@ -1,7 +1,7 @@
 """Prunes a model block by block on calibration text, by any method whose scores depend on it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from stages.lib.masks import Mask
 from stages.lib.methods.sparsegpt import input_products, sparsegpt_mask
 from stages.lib.methods.wanda import input_squares, wanda_scores
 from stages.lib.models import Loaded
+from stages.lib.scopes import CalibratedMethod
 
 Statistic: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """What is summed up of a matrix's inputs, of shape (tokens, inputs)."""
@@ -23,7 +24,7 @@ Pruner: TypeAlias = Callable[[torch.Tensor, torch.Tensor, int], Mask]
 """Which k weights of a matrix (outputs, inputs) go, by the statistic; it may change those that stay."""
 
 
-def _statistic_and_pruner(method: Literal["wanda", "sparsegpt"], scope: str) -> tuple[Statistic, Pruner]:
+def _statistic_and_pruner(method: CalibratedMethod, scope: str) -> tuple[Statistic, Pruner]:
     if method == "wanda":
         return input_squares, lambda weight, squares, k: choose(wanda_scores(weight, squares).cpu().numpy(), scope, k)
     return input_products, sparsegpt_mask
@@ -35,7 +36,7 @@ def calibrated_masks(
     family: Family,
     windows: Sequence[torch.Tensor],
     block_counts: Sequence[int],
-    method: Literal["wanda", "sparsegpt"],
+    method: CalibratedMethod,
     scope: str,
 ) -> Iterator[tuple[str, Mask]]:
     """Each prunable tensor's mask, in state-dict order; each block loses its count of weights.

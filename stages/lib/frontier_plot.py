@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -12,10 +13,12 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from stages.lib.comparison import Comparison
+from stages.lib.scopes import PruningMethod
 from stages.lib.study import Size
 
-COLOURS = {"magnitude": "#cc6677", "wanda": "#4477aa", "sparsegpt": "#228833", "random": "#aa8800"}
-"""Of Tol's palettes that colour-blind readers can tell apart."""
+PALETTE = ("#cc6677", "#4477aa", "#228833", "#aa8800", "#aa3377", "#66ccee", "#882255")
+"""Of Tol's colours that colour-blind readers can tell apart."""
+COLOURS = dict(zip(get_args(PruningMethod), PALETTE, strict=False))
 WORST_SHOWN = 1000
 """Perplexities above this many times the original's are drawn at the upper edge, as arrows."""
 

@@ -19,7 +19,7 @@ from stages.lib.errors import UserError
 from stages.lib.families import family_of, prunable_weights, tied_head
 from stages.lib.masks import Mask, MaskDigest, magnitude_masks
 from stages.lib.scoped_masks import scoped_masks
-from stages.lib.scopes import pattern_of
+from stages.lib.scopes import CalibratedMethod, pattern_of
 from stages.lib.selection import Threshold, select
 from stages.lib.stored_masks import MASKS, read_masks, write_masks
 
@@ -102,7 +102,7 @@ class StoredMask(BaseModel):
 
     kind: Literal["mask"] = "mask"
     base_sha256: _Digest
-    method: Literal["wanda", "sparsegpt"]
+    method: CalibratedMethod
     compressed: bool
     """Whether the packed bits are compressed with zstd."""
     pruned: Annotated[int, Field(ge=0)]
@@ -233,7 +233,7 @@ def prune_in_scope(
 
 
 def store_mask(
-    checkpoint: Checkpoint, method: Literal["wanda", "sparsegpt"], masks: Iterable[tuple[str, Mask]], folder: Path
+    checkpoint: Checkpoint, method: CalibratedMethod, masks: Iterable[tuple[str, Mask]], folder: Path
 ) -> StoredMask:
     """Write the masks of a base's prunable tensors into a recipe's folder; the recipe that uses them."""
     digest, compressed = write_masks(masks, folder)

@@ -9,7 +9,9 @@ N:M     M weights beside each other in a row, of which N stay
 import re
 from typing import Literal, TypeAlias
 
-PruningMethod: TypeAlias = Literal["magnitude", "wanda", "sparsegpt", "random"]
+CalibratedMethod: TypeAlias = Literal["wanda", "sparsegpt"]
+"""Those whose scores depend on text."""
+PruningMethod: TypeAlias = Literal["magnitude", CalibratedMethod, "random"]
 
 _SCOPES: dict[PruningMethod, tuple[str, ...]] = {  # the first is what `auto` stands for
     "magnitude": ("global", "layer", "row", "N:M"),
