@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     target = Path(arguments.folder)
     _check_target(target, arguments.overwrite)
-    card = render(arguments.model, params.prune, read_metrics(arguments.model))
+    card = render(arguments.model, params, read_metrics(arguments.model))
     with new_folder(target) as folder:
         export(MODEL, recipe_folder(arguments.model), folder)
         (folder / "README.md").write_text(card, encoding="utf-8")

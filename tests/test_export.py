@@ -3,13 +3,18 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from conftest import CPU, Finished, changed_params, write_params
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from stages.lib.measures import BEFORE_RECOVERY
+from stages.lib.model_card import render
 from stages.lib.models import load
+from stages.lib.params import Params
+from stages.lib.scopes import PruningMethod
 
 RunStage = Callable[..., Finished]
 
@@ -42,6 +47,16 @@ def test_the_card_holds_the_measured_numbers(pruned: Path, run_stage: RunStage) 
             if key != "zeros_before" and not key.endswith(("_low", "_high")):
                 assert f"| {value:,} |" in card, key
     assert "accuracy" not in card  # it was not measured
+
+
+@pytest.mark.parametrize("method", get_args(PruningMethod))
+def test_the_card_says_what_was_done(method: PruningMethod) -> None:
+    params = Params.model_validate(changed_params({"prune.method": method, "recover.steps": 1500}))
+    card = render("pruned", params, {BEFORE_RECOVERY: 9.5, "perplexity": 8.25})
+    assert method in card.lower().replace("at random", "random")
+    assert "trained for 1,500 steps of 32 tokens, towards what the original predicts" in card
+    assert "| perplexity before recovery | 9.5 |" in card
+    assert "trained" not in render("original", params, {})
 
 
 def test_the_original_is_exported_as_it_is(pruned: Path, run_stage: RunStage) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from stages.lib.comparison import Comparison
 from stages.lib.study import Results
 from stages.lib.wording import (
-    BEFORE_RECOVERY,
+    HEADED_BEFORE_RECOVERY,
     IN_THE_TABLE,
     answer,
     estimated,
@@ -89,7 +89,7 @@ def _row(comparison: Comparison) -> str:
 
 def _models(results: Results) -> list[str]:
     shown, unrecovered = [results.by_key[key] for key in IN_THE_TABLE], results.unrecovered
-    before = [BEFORE_RECOVERY] if unrecovered else []
+    before = [HEADED_BEFORE_RECOVERY] if unrecovered else []
     header = ["", "parameters", "effective", "stored, bytes", *before, *(headed(comparison) for comparison in shown)]
     rows = [
         [

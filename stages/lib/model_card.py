@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stages.lib.params import Prune
+from stages.lib.measures import BEFORE_RECOVERY
+from stages.lib.params import Params, Recover
 from stages.lib.scopes import PruningMethod, resolve_scope
 from stages.lib.variants import Method, parse_variant
 
@@ -16,6 +17,7 @@ _NAMES = {
     "prunable_weights": "prunable weights",
     "pruned_weights": "weights set to zero",
     "sparsity": "share of the prunable weights",
+    BEFORE_RECOVERY: "perplexity before recovery",
     "perplexity": "perplexity",
     "bits_per_byte": "bits per byte",
     "tokens": "tokens scored",
@@ -34,6 +36,7 @@ _SMALLEST: dict[PruningMethod, str] = {
     "random": "Pruned at random: weights drawn by the seed",
 }
 _WHERE = {"global": "of all blocks' matrices together", "layer": "of each matrix", "row": "of each output of a matrix"}
+_TOWARDS = {"distill": "towards what the original predicts", "lm": "on the text alone"}
 _WHAT: dict[Method, str] = {
     "merged": "Blocks in groups of {n}: all of a group use the average of its aligned feed-forwards.",
     "merged-anchor": "Blocks in groups of {n}: the first of a group uses the average of its aligned feed-forwards.",
@@ -61,17 +64,28 @@ def read_metrics(model: str) -> dict[str, Any]:
     return measured
 
 
-def _what(model: str, settings: Prune) -> str:
+def _what(model: str, params: Params) -> str:
     if model == "original":
         return "The original model, as the pipeline normalized it."
     if model == "pruned":
-        scope = resolve_scope(settings.method, settings.scope)
-        return f"{_SMALLEST[settings.method]} {_WHERE.get(scope, f'by the pattern {scope}')} are zero."
-    variant = parse_variant(model)
-    return _WHAT[variant.method].format(n=variant.n)
+        method, scope = params.prune.method, resolve_scope(params.prune.method, params.prune.scope)
+        what = f"{_SMALLEST[method]} {_WHERE.get(scope, f'by the pattern {scope}')} are zero."
+    else:
+        variant = parse_variant(model)
+        what = _WHAT[variant.method].format(n=variant.n)
+    return " ".join([what, *_recovered(params.recover)])
 
 
-def render(model: str, settings: Prune, measured: dict[str, Any]) -> str:
+def _recovered(settings: Recover) -> list[str]:
+    if not settings.steps:
+        return []
+    return [
+        f"Then it was trained for {settings.steps:,} steps of {settings.tokens_per_step:,} tokens, "
+        f"{_TOWARDS[settings.objective]}, what is zero in matrices held at zero."
+    ]
+
+
+def render(model: str, params: Params, measured: dict[str, Any]) -> str:
     """The card as Markdown with the hub's metadata header."""
     rows = [f"| {name} | {measured[key]:,} |" for key, name in _NAMES.items() if key in measured]
     return "\n".join(
@@ -84,7 +98,7 @@ def render(model: str, settings: Prune, measured: dict[str, Any]) -> str:
             "",
             f"# {model}",
             "",
-            _what(model, settings),
+            _what(model, params),
             "The weights are stored dense, zeros in place: plain `transformers` loads them.",
             "",
             "| measured | |",

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from stages.lib.example_changes import FlippedReview, SummaryPair
 from stages.lib.measures import Estimate
 from stages.lib.study import Results
-from stages.lib.wording import BEFORE_RECOVERY, IN_THE_TABLE, Mark, answer, estimated, headed, marks, notes
+from stages.lib.wording import HEADED_BEFORE_RECOVERY, IN_THE_TABLE, Mark, answer, estimated, headed, marks, notes
 
 TEMPLATE = Path(__file__).parent / "page.html.j2"
 
@@ -58,7 +58,7 @@ def render(
     """
     environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined)
     environment.filters["code"] = _code
-    before = [BEFORE_RECOVERY] if results.unrecovered else []
+    before = [HEADED_BEFORE_RECOVERY] if results.unrecovered else []
     shown = [headed(results.by_key[key]) for key in IN_THE_TABLE]
     return environment.get_template(TEMPLATE.name).render(
         answer=answer(results),

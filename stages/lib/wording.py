@@ -9,7 +9,7 @@ from stages.lib.study import Results
 
 SIGNIFICANT = 0.05
 IN_THE_TABLE = ("perplexity", "bits_per_byte", "accuracy", "rougeL")
-BEFORE_RECOVERY = "perplexity before recovery ↓"
+HEADED_BEFORE_RECOVERY = "perplexity before recovery ↓"
 SIGNS = dict(zip(REFERENCES, "*†", strict=True))
 
 
