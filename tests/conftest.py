@@ -236,7 +236,7 @@ def make_project(folder: Path, model: Path) -> None:
         mine / "documents.jsonl",
         [{"text": prose(20 + row, row) + ". " + prose(9, row), "summary": prose(6, row + 100)} for row in range(8)],
     )
-    (folder / ".dvc").mkdir()
+    shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
     shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     for name in (
         "dvc.yaml",

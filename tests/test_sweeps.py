@@ -72,8 +72,13 @@ def test_metrics_and_plots_of_any_two(clone: Repository) -> None:
     assert "metrics/baseline_ppl.json" not in diff
     clone.dvc("plots", "diff", "sweep-1", "sweep-3", "--out", "../plots")
     page = (clone.folder.parent / "plots" / "index.html").read_text()
-    assert "perplexity by model" in page
     assert page.count("sweep-3") > 1
+    for title in ("perplexity by model", "perplexity by sparsity", "each kind of matrix alone", "each block alone"):
+        assert title in page
+    for axis in ("share of the prunable weights set to zero", "kind of matrix", "perplexity, as a multiple of"):
+        assert f'"title": "{axis}' in page
+    assert page.count('"scale": {"type": "log"}') == 2  # of models, and by sparsity: the project's own templates
+    assert "DVC_METRIC_" not in page
 
 
 @pytest.mark.parametrize("name", SWEEP)
