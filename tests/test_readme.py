@@ -27,6 +27,15 @@ def test_the_answer_is_the_committed_reports() -> None:
     assert REPORT.split("\n\n")[1] in README
 
 
+def test_the_recovered_models_are_those_of_the_kept_run() -> None:
+    kept = ROOT / "docs" / "recovered"
+    report = (kept / "report" / "report.md").read_text(encoding="utf-8")
+    table = report.split("## All models\n\n")[1].split("\n\n")[0]
+    assert "| perplexity before recovery ↓ |" in table
+    assert table in README
+    assert (kept / "params.yaml").read_bytes() == (ROOT / "studies" / "recovered.yaml").read_bytes()
+
+
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
 def test_links_lead_somewhere(target: str) -> None:
     assert (ROOT / target).exists()
