@@ -160,7 +160,10 @@ def test_a_link_in_an_archive_is_not_followed(tmp_path: Path) -> None:
         extract(tmp_path / "outer.tar.gz", ["link.txt"], tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", tar({"a": b"x" * 9999})[:60]])
+# Named, since a gzip holds the second in which it was made, and all processes have to name their tests alike.
+@pytest.mark.parametrize(
+    "content", [b"", b"no archive", tar({"a": b"x" * 9999})[:60]], ids=["empty", "no archive", "cut off"]
+)
 def test_a_damaged_archive(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "outer.tar.gz").write_bytes(content)
     with pytest.raises(UserError, match="not a readable archive"):
