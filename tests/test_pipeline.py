@@ -1,5 +1,6 @@
 """The whole pipeline under DVC, on a tiny local model in a Git repository of its own."""
 
+import contextlib
 import json
 import os
 import resource
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from repository import ALL, ENVIRONMENT, PRUNED_ONLY, Repository, ran
 
@@ -110,13 +112,24 @@ def test_wrong_params_stop_the_run_and_lose_nothing(repository: Repository) -> N
     assert repository.git("status", "--porcelain") == ""
 
 
+def wait_for_imports(process: subprocess.Popen[str]) -> None:
+    """Until the stage that DVC runs is in the middle of its imports, however slow the machine."""
+    while process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has ended, or not begun
+                started = child.cmdline()[1:2] == ["-m"] and child.cmdline()[2].startswith("stages.")
+                if started and any("numpy" in loaded.path for loaded in child.memory_maps()):
+                    return
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("stage", ["post-ppl", "report"])
 def test_ctrl_c_loses_nothing(repository: Repository, stage: str) -> None:
     before = repository.results()
     missing = repository.folder / "metrics" / "post_ppl.json" if stage == "post-ppl" else None
     for _ in range(3):
         process, output = repository.start(stage)
-        time.sleep(0.7)  # in the middle of its imports
+        wait_for_imports(process)
         assert missing is None or not missing.exists()  # DVC has removed it
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
         output += process.communicate(timeout=120)[0]

@@ -79,11 +79,13 @@ def share_cache(folder: Path, forgotten: Collection[str]) -> None:
     cache = folder / ".dvc" / "cache"
     shutil.copytree(ROOT / ".dvc" / "cache", cache, copy_function=linked)
     for run in [path for path in (cache / "runs").rglob("*") if path.is_file()]:
-        if YAML(typ="safe", pure=True).load(run)["cmd"] in forgotten:
-            run.unlink()
+        if run.exists() and YAML(typ="safe", pure=True).load(run)["cmd"] in forgotten:
+            shutil.rmtree(run.parent)  # all runs of one command with one input; DVC stops at an empty folder
 
 
-def run_until_a_new_stage(repository: Repository, killed: set[str], moments: random.Random) -> str | None:
+def run_until_a_new_stage(
+    repository: Repository, killed: set[str], moments: random.Random, mended: bool = False
+) -> str | None:
     """Run, and kill the first stage that was not killed before; its name, or None when the run has ended."""
     process = repository.repro()
     assert process.stdout is not None
@@ -97,6 +99,7 @@ def run_until_a_new_stage(repository: Repository, killed: set[str], moments: ran
             process.communicate()
             return started[1]
     if process.wait() != 0:
+        assert not mended, "".join(lines)
         repository.mend_lock_file("".join(lines))
-        return run_until_a_new_stage(repository, killed, moments)
+        return run_until_a_new_stage(repository, killed, moments, mended=True)
     return None
