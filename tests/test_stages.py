@@ -1,6 +1,8 @@
 """All stages in a row, for both families and the settings that the committed params do not use."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,3 +87,23 @@ def test_everything_pruned_leaves_nothing_of_the_blocks(
     assert counts["pruned_weights"] == counts["prunable_weights"]
     assert metric("post_ppl")["perplexity"] != metric("baseline_ppl")["perplexity"]
     assert metric("post_ppl")["tokens"] == metric("baseline_ppl")["tokens"]
+
+
+def test_an_interrupt_that_a_library_makes_an_error_of_its_own(project: Path) -> None:
+    script = """
+import argparse, os, signal
+from stages.lib import command
+
+def main(arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise RuntimeError("an import failed") from None
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+command.run("prune", main, argparse.ArgumentParser())
+"""
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert finished.returncode == 130
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("error: prune: interrupted; `dvc repro` goes on from here")

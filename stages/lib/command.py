@@ -17,6 +17,7 @@ from stages.lib.errors import UserError
 from stages.lib.undo import put_back
 
 TIMES = Path("data/times")
+INTERRUPTED = "interrupted; `dvc repro` goes on from here, `dvc checkout` brings back what was there"
 
 
 def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
@@ -44,10 +45,12 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
         if interrupts:  # Python drops an exception that falls into a weakref's callback
             raise KeyboardInterrupt
     except KeyboardInterrupt:
-        _fail(stage, "interrupted; `dvc repro` goes on from here, `dvc checkout` brings back what was there", 130)
+        _fail(stage, INTERRUPTED, 130)
     except UserError as error:
         _fail(stage, str(error), error.exit_status)
     except Exception as error:
+        if interrupts:  # libraries make an error of their own of one that falls into their imports
+            _fail(stage, INTERRUPTED, 130)
         line = _machine_fault(error)
         if line is None:
             put_back(stage)
