@@ -12,6 +12,7 @@ import pytest
 from conftest import Finished
 
 RunStage = Callable[..., Finished]
+UNDECIDED = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
 STAGES = sorted(path.stem for path in (Path(__file__).parents[1] / "stages").glob("*.py") if path.stem != "__init__")
 
 
@@ -19,9 +20,8 @@ def run_looked_at(*arguments: str) -> str:
     """What a stage writes to stderr where that is a terminal."""
     ours, its = pty.openpty()
     termios.tcsetwinsize(its, (24, 80))
-    environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
     command = [sys.executable, "-m", *arguments]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=its) as process:
+    with subprocess.Popen(command, env=UNDECIDED, stdout=subprocess.DEVNULL, stderr=its) as process:
         os.close(its)
         written = b""
         while True:
@@ -50,9 +50,8 @@ def test_on_a_terminal_there_is_progress_and_none_if_asked_to_be_quiet(project: 
 def test_elsewhere_there_is_none(project: Path, run_stage: RunStage, quiet: list[str]) -> None:
     for item in ("model", "text"):
         assert run_stage("download", item).status == 0
-    environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
     command = [sys.executable, "-m", "stages.baseline_ppl", *quiet]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    finished = subprocess.run(command, env=UNDECIDED, capture_output=True, text=True, check=True)
     assert (finished.stdout, finished.stderr) == ("", "")
 
 

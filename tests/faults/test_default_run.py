@@ -78,9 +78,9 @@ def share_cache(folder: Path, forgotten: Collection[str]) -> None:
 
     cache = folder / ".dvc" / "cache"
     shutil.copytree(ROOT / ".dvc" / "cache", cache, copy_function=linked)
-    for run in [path for path in (cache / "runs").rglob("*") if path.is_file()]:
-        if run.exists() and YAML(typ="safe", pure=True).load(run)["cmd"] in forgotten:
-            shutil.rmtree(run.parent)  # all runs of one command with one input; DVC stops at an empty folder
+    for runs in list((cache / "runs").glob("*/*")):  # of one command with one input each
+        if YAML(typ="safe", pure=True).load(next(runs.iterdir()))["cmd"] in forgotten:
+            shutil.rmtree(runs)  # not its files alone: DVC stops at an empty folder
 
 
 def run_until_a_new_stage(
