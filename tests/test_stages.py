@@ -89,16 +89,18 @@ def test_everything_pruned_leaves_nothing_of_the_blocks(
     assert metric("post_ppl")["tokens"] == metric("baseline_ppl")["tokens"]
 
 
-def test_an_interrupt_that_a_library_makes_an_error_of_its_own(project: Path) -> None:
-    script = """
+@pytest.mark.parametrize("error", ["RuntimeError", "UserError"])
+def test_an_interrupt_that_is_made_an_error_of(project: Path, error: str) -> None:
+    script = f"""
 import argparse, os, signal
 from stages.lib import command
+from stages.lib.errors import UserError
 
 def main(arguments):
     try:
         os.kill(os.getpid(), signal.SIGINT)
     except KeyboardInterrupt:
-        raise RuntimeError("an import failed") from None
+        raise {error}("an import failed") from None
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 command.run("prune", main, argparse.ArgumentParser())

@@ -46,11 +46,11 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         _fail(stage, INTERRUPTED, 130)
-    except UserError as error:
-        _fail(stage, str(error), error.exit_status)
     except Exception as error:
-        if interrupts:  # libraries make an error of their own of one that falls into their imports
+        if interrupts:  # libraries make an error of their own of one, and we a user's mistake of theirs
             _fail(stage, INTERRUPTED, 130)
+        if isinstance(error, UserError):
+            _fail(stage, str(error), error.exit_status)
         line = _machine_fault(error)
         if line is None:
             put_back(stage)
