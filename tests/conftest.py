@@ -112,6 +112,12 @@ def tiny_gpt2(**changes: Any) -> GPT2LMHeadModel:
 TINY = {"llama": tiny_llama, "gpt2": tiny_gpt2}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that run the whole pipeline: those of seconds even out the processes' ends."""
+    long = {item.path for item in items if "finished_repository" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer()

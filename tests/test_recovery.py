@@ -328,5 +328,6 @@ def test_the_study_with_recovery(finished_repository: Repository, tmp_path: Path
         assert table.loc[model, "perplexity"] != before.loc[model, "perplexity"]
     verified = repository.run(sys.executable, "-m", "stages.verify")
     assert verified.status == 0, verified.out
-    shown = repository.dvc("plots", "show", "loss in recovery", "--json")
-    assert '"step"' in shown
+    shown = json.loads(repository.dvc("plots", "show", "metrics/recover/pruned.csv", "--json"))
+    (plot,) = shown["metrics/recover/pruned.csv"]
+    assert '"title": "loss in recovery"' in json.dumps(plot)
