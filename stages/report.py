@@ -10,8 +10,6 @@ from stages.lib.errors import UserError
 from stages.lib.params import Absent, Hub, Local, Params, Pypi, load_params
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from stages.lib.comparison import Tables
     from stages.lib.study import Results
 
@@ -68,7 +66,7 @@ def gather(params: Params) -> "tuple[Results, Tables]":
 
     from stages.lib.comparison import compare
     from stages.lib.families import read_config
-    from stages.lib.frontier import points_of
+    from stages.lib.frontier import points_of, read_frontier
     from stages.lib.measures import MEASURES
     from stages.lib.study import Results, forget_others, read_sizes, read_tables, read_unrecovered
 
@@ -81,6 +79,7 @@ def gather(params: Params) -> "tuple[Results, Tables]":
         comparisons=[compare(measure, tables, params.statistics.resamples, params.seed) for measure in MEASURES],
         sizes=read_sizes(variants),
         unrecovered=read_unrecovered(variants),
+        frontier=read_frontier(FRONTIER, params.frontier),
         absent={"distilled": params.distilled.reason} if isinstance(params.distilled, Absent) else {},
         sparsity=json.loads(PRUNE_METRICS.read_text(encoding="utf-8"))["sparsity"],
         vocabulary=int(read_config(MODEL)["vocab_size"]),
@@ -88,7 +87,7 @@ def gather(params: Params) -> "tuple[Results, Tables]":
     return results, tables
 
 
-def draw(results: "Results", points: "DataFrame", params: Params) -> dict[str, Path]:
+def draw(results: "Results", params: Params) -> dict[str, Path]:
     """Draw the pictures; where each is, by its name."""
     from stages.lib import cost_plot, frontier_plot, sensitivity_plot
     from stages.lib.artifacts import new_file
@@ -97,7 +96,7 @@ def draw(results: "Results", points: "DataFrame", params: Params) -> dict[str, P
     with new_file(pictures["cost"]) as temporary:
         cost_plot.draw(results.comparisons, results.vocabulary, temporary)
     with new_file(pictures["frontier"]) as temporary:
-        frontier_plot.draw(points, results.by_key["perplexity"], results.sizes, temporary)
+        frontier_plot.draw(results.frontier, results.by_key["perplexity"], results.sizes, temporary)
     with new_file(pictures["sensitivity"]) as temporary:
         sensitivity_plot.draw(SENSITIVITY, params.sensitivity.alone, temporary)
     return pictures
@@ -123,7 +122,6 @@ def write_page(
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     from stages.lib.artifacts import new_file
-    from stages.lib.frontier import read_frontier
     from stages.lib.markdown_report import render
     from stages.lib.recipes import Pruned, read_recipe, recipe_folder, unchanged
     from stages.lib.study import differences, summary
@@ -131,13 +129,14 @@ def main(arguments: argparse.Namespace) -> None:
     recipe = unchanged(read_recipe(recipe_folder("pruned")))
     if not isinstance(recipe, Pruned):
         raise UserError(f"{recipe_folder('pruned')}: holds the recipe of another model; run `dvc repro prune`")
-    (results, measured), points = gather(params), read_frontier(FRONTIER, params.frontier)
-    tables = {SUMMARY: summary(results), DIFFERENCES: differences(results.comparisons), FRONTIER_TABLE: points}
+    results, measured = gather(params)
+    compared = differences(results.comparisons)
+    tables = {SUMMARY: summary(results), DIFFERENCES: compared, FRONTIER_TABLE: results.frontier}
     for path, table in tables.items():
         with new_file(path) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
     pins = rests_on(params, recipe.base_sha256, recipe.mask_sha256)
-    write_page(results, measured, draw(results, points, params), pins, params)
+    write_page(results, measured, draw(results, params), pins, params)
     text = render(results, pins)
     with new_file(REPORT / "report.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

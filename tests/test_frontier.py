@@ -12,6 +12,7 @@ from conftest import Finished, changed_params, write_params
 from repository import Repository, ran
 
 from stages.lib.comparison import Comparison
+from stages.lib.frontier import COLUMNS, by_sparsity
 from stages.lib.frontier_plot import draw
 from stages.lib.measures import MEASURES, Estimate
 from stages.lib.statistics import Interval
@@ -70,18 +71,29 @@ def test_points_are_stages_and_a_new_one_runs_alone(finished_repository: Reposit
     ]
 
 
-def test_the_picture(tmp_path: Path) -> None:
-    points = pd.DataFrame(
+@pytest.fixture
+def points() -> pd.DataFrame:
+    """Of one method, before and after recovery; one point without an interval."""
+    return pd.DataFrame(
         [
-            ("wanda", 0.3, steps, 90 - 100 * sparsity, 1, value, value * 0.9, np.nan if steps else value * 1.1, 5)
+            ("wanda", sparsity, steps, 90e6 - 1e8 * sparsity, 1, value, low, low * 1.2, 5)
             for steps in (0, 20)
-            for sparsity, value in ((0.2, 30.0), (0.5, 1e9))
+            for sparsity, value, low in ((0.5, 1e9, 9e8), (0.2, 30.0 - steps, np.nan if steps else 27.0))
         ],
-        columns=[
-            *("method", "sparsity", "recovery_steps", "effective_parameters", "stored_bytes"),
-            *("perplexity", "perplexity_low", "perplexity_high", "seconds"),
-        ],
+        columns=list(COLUMNS),
     )
+
+
+def test_the_table_has_a_row_a_sparsity(points: pd.DataFrame) -> None:
+    assert by_sparsity(points) == [
+        ["sparsity", "effective", "wanda ↓", "wanda, 20 steps of recovery ↓"],
+        ["20.0%", "70.0M", "30.00 [27.00, 32.40]", "10.00"],
+        ["50.0%", "40.0M", "1.00e+09 [9.00e+08, 1.08e+09]", "1.00e+09 [9.00e+08, 1.08e+09]"],
+    ]
+    assert by_sparsity(points[:0]) == [["sparsity", "effective"]]
+
+
+def test_the_picture(points: pd.DataFrame, tmp_path: Path) -> None:
     models = {"original": 20.0, "pruned": 30.0, "merged_2": 1e12}
     perplexity = Comparison(
         MEASURES[0], {name: Estimate(value, Interval(1, 2)) for name, value in models.items()}, {}, 3, "3 items"

@@ -15,6 +15,7 @@ from selenium.webdriver.support.select import Select
 
 from stages.lib.comparison import Comparison, Difference
 from stages.lib.example_changes import FlippedReview, SummaryPair, flipped_reviews, summary_pairs
+from stages.lib.frontier import COLUMNS
 from stages.lib.measures import MEASURES, Estimate
 from stages.lib.page import Run, render
 from stages.lib.statistics import Interval
@@ -50,7 +51,8 @@ def results(unrecovered: bool = False) -> Results:
         for model, total, stored in (("original", 900, 7), ("pruned", 1000, 60), ("merged_2", 800, 500))
     }
     before = {"pruned": Estimate(20.0, None)} if unrecovered else {}
-    return Results(comparisons, sizes, before, {"distilled": "There is <none>."}, 0.25, 1000)
+    frontier = pd.DataFrame([("wanda", 0.25, 0, 750e6, 60, 12.0, 11.0, 13.0, 5)], columns=list(COLUMNS))
+    return Results(comparisons, sizes, before, frontier, {"distilled": "There is <none>."}, 0.25, 1000)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,7 @@ def test_it_says_what_the_results_are(page: Path) -> None:
     assert "1.50e+07" in text
     assert "lost\n1 and won 1" in text
     assert "before recovery" not in text
+    assert '25.0%</th><td class="number">750.0M</td><td class="number">12.00 [11.00, 13.00]</td>' in text
 
 
 def test_flips_and_pairs_follow_from_the_predictions() -> None:

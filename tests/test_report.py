@@ -11,6 +11,7 @@ from conftest import Finished
 
 from stages.lib.artifacts import sha256
 from stages.lib.comparison import Comparison, Difference
+from stages.lib.frontier import COLUMNS
 from stages.lib.markdown_report import render
 from stages.lib.measures import MEASURES, Estimate
 from stages.lib.statistics import Interval
@@ -172,7 +173,8 @@ def comparison_of(key: str, **values: float) -> Comparison:
 def page(rests_on: dict[str, str], **values: float) -> str:
     comparisons = [comparison_of(key, **values) for key in ("perplexity", "bits_per_byte", "accuracy", "rougeL")]
     sizes = dict.fromkeys(values, Size(10, 8, 1))
-    return render(Results(comparisons, sizes, {}, {"distilled": "Why | not."}, 0.2, 50), rests_on)
+    frontier = pd.DataFrame(columns=list(COLUMNS))
+    return render(Results(comparisons, sizes, {}, frontier, {"distilled": "Why | not."}, 0.2, 50), rests_on)
 
 
 def test_what_it_rests_on_is_escaped() -> None:

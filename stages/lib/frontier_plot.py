@@ -13,6 +13,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from stages.lib.comparison import Comparison
+from stages.lib.frontier import curve_name
 from stages.lib.scopes import PruningMethod
 from stages.lib.study import Size
 
@@ -42,7 +43,7 @@ def draw(frontier: pd.DataFrame, perplexity: Comparison, sizes: Mapping[str, Siz
             rotation=35,
             fontsize=8,
         )
-    axis.margins(x=0.08, y=0.12)
+    axis.margins(x=0.11, y=0.22)  # room for the models' names, which hang below the curves
     axis.set(
         yscale="log",
         xlabel="effective parameters, millions",
@@ -76,7 +77,7 @@ def _curve(axis: Axes, curve: pd.DataFrame, worst: float) -> None:
         "o-" if steps else "o--",
         color=COLOURS[method],
         markersize=4,
-        label=f"{method}, {steps} steps of recovery" if steps else method,
+        label=curve_name(method, steps),
     )
     low, high = (curve[f"perplexity_{end}"].clip(upper=worst) for end in ("low", "high"))
     axis.fill_between(millions, low, high, color=COLOURS[method], alpha=0.12)

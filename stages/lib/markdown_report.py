@@ -1,8 +1,9 @@
 """The report's text: the answer, the pair, all models, their sensitivity, and what they rest on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from stages.lib.comparison import Comparison
+from stages.lib.frontier import by_sparsity
 from stages.lib.study import Results
 from stages.lib.wording import (
     HEADED_BEFORE_RECOVERY,
@@ -41,6 +42,7 @@ def render(results: Results, rests_on: Mapping[str, str]) -> str:
             "",
             "![Perplexity by effective parameters](frontier.svg)",
             "",
+            *_frontier(results),
             "## Where it hurts",
             "",
             "![Perplexity by sparsity, by kind of matrix and by block](sensitivity.svg)",
@@ -106,7 +108,17 @@ def _models(results: Results) -> list[str]:
         [f"{model}: not measured. {_escape(reason)}", *[""] * (len(header) - 1)]
         for model, reason in results.absent.items()
     ]
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---", *["---:"] * (len(header) - 1)], *rows)]
+    return _table([header, *rows])
+
+
+def _frontier(results: Results) -> list[str]:
+    return [*_table(by_sparsity(results.frontier)), ""] if len(results.frontier) else []
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table of which the first row is the head, and the first column names."""
+    head, *body = rows
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---", *["---:"] * (len(head) - 1)], *body)]
 
 
 def _measured(comparison: Comparison, model: str) -> str:

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from stages.lib.example_changes import FlippedReview, SummaryPair
+from stages.lib.frontier import by_sparsity
 from stages.lib.measures import Estimate
 from stages.lib.study import Results
 from stages.lib.wording import HEADED_BEFORE_RECOVERY, IN_THE_TABLE, Mark, answer, estimated, headed, marks, notes
@@ -66,6 +67,7 @@ def render(
         rows=[_row(model, results) for model in results.sizes],
         notes=notes(results),
         absent=results.absent,
+        frontier=by_sparsity(results.frontier),
         pictures={name: _inline(path) for name, path in pictures.items()},
         alternatives=_alternatives(results),
         flips=flips,
@@ -96,9 +98,10 @@ def _alternatives(results: Results) -> dict[str, str]:
     perplexity = results.by_key["perplexity"].estimates
     sizes = {model: size.effective_parameters / 1e6 for model, size in results.sizes.items()}
     by_size = ", ".join(f"{model} {perplexity[model].value:.4g} at {size:.1f}M" for model, size in sizes.items())
+    curves = "; each method's curve, as in the table below" if len(results.frontier) else ""
     return {
         "cost": "Perplexity, accuracy and ROUGE-L of all models with their intervals, as in the table above.",
-        "frontier": f"Perplexity by effective parameters: {by_size}.",
+        "frontier": f"Perplexity by effective parameters: {by_size}{curves}.",
         "sensitivity": "Perplexity by sparsity, and as a multiple of the unpruned one with each kind of matrix and "
         "each block pruned alone, as in metrics/sensitivity.",
     }

@@ -40,6 +40,8 @@ class Results:
     """By model, the original first."""
     unrecovered: Mapping[str, Estimate]
     """The perplexities before recovery; empty where there was none."""
+    frontier: pd.DataFrame
+    """A row a method, sparsity and recovery, as `read_frontier` gives them; none where it is off."""
     absent: Mapping[str, str]
     """The models that the study has and this run has not, and why."""
     sparsity: float
