@@ -102,7 +102,7 @@ def test_it_says_what_the_results_are(page: Path) -> None:
     assert "1.50e+07" in text
     assert "lost\n1 and won 1" in text
     assert "before recovery" not in text
-    assert '25.0%</th><td class="number">750.0M</td><td class="number">12.00 [11.00, 13.00]</td>' in text
+    assert '<td class="number">750.0M</td>\n<td class="number">12.00<span class="interval">[11.00, 13.00]' in text
 
 
 def test_flips_and_pairs_follow_from_the_predictions() -> None:
@@ -213,6 +213,22 @@ def test_nothing_is_cut_off_and_words_can_be_read(opened: webdriver.Chrome, widt
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     for selector in ("p.answer", ".interval", "a", ".lost", ".won", "th button", "figcaption", "caption"):
         assert contrast(opened, selector) >= 4.5, selector  # WCAG 2.2, AA
+
+
+def test_on_paper_it_is_not_a_telephone(opened: webdriver.Chrome) -> None:
+    """A narrow page of paper has tables still, all of whose columns are there, and nothing to click."""
+    opened.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 700, "height": 700, "deviceScaleFactor": 1, "mobile": False}
+    )
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    widths = opened.execute_script("return [...document.querySelectorAll('table')].map(table => table.scrollWidth)")
+    display = opened.execute_script("return getComputedStyle(document.querySelector('.examples td')).display")
+    clickable = [element.is_displayed() for element in opened.find_elements(By.CSS_SELECTOR, "nav, .filters")]
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert len(widths) == 6
+    assert all(0 < width <= 700 for width in widths)
+    assert display == "table-cell"
+    assert clickable == [False] * 3
 
 
 def contrast(browser: webdriver.Chrome, selector: str) -> float:

@@ -2,9 +2,11 @@
 
 import re
 
+import pandas as pd
 import pytest
 from conftest import ROOT
 
+from stages.lib.frontier import by_sparsity
 from stages.lib.params import load_params
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,6 +36,23 @@ def test_the_recovered_models_are_those_of_the_kept_run() -> None:
     assert "| perplexity before recovery ↓ |" in table
     assert table in README
     assert (kept / "params.yaml").read_bytes() == (ROOT / "studies" / "recovered.yaml").read_bytes()
+
+
+def test_the_frontier_is_that_of_the_kept_run() -> None:
+    kept = ROOT / "docs" / "frontier"
+    report = (kept / "report" / "report.md").read_text(encoding="utf-8")
+    table = report.split("![Perplexity by effective parameters](frontier.svg)\n\n")[1].split("\n\n")[0]
+    assert table in README
+    assert table.startswith("| sparsity | effective | magnitude ↓ | magnitude, 20 steps of recovery ↓ |")
+    params = load_params(kept / "params.yaml")
+    assert read_cells(table) == by_sparsity(pd.read_csv(kept / "metrics" / "frontier.csv"))
+    others = load_params(ROOT / "studies" / "recovered.yaml")  # whose models are the picture's points
+    assert params.model_copy(update={"frontier": others.frontier}) == others
+
+
+def read_cells(table: str) -> list[list[str]]:
+    head, _, *rows = table.splitlines()
+    return [line.strip("| ").split(" | ") for line in (head, *rows)]
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
