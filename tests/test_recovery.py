@@ -329,5 +329,5 @@ def test_the_study_with_recovery(finished_repository: Repository, tmp_path: Path
     verified = repository.run(sys.executable, "-m", "stages.verify")
     assert verified.status == 0, verified.out
     shown = json.loads(repository.dvc("plots", "show", "metrics/recover/pruned.csv", "--json"))
-    (plot,) = shown["metrics/recover/pruned.csv"]
-    assert '"title": "loss in recovery"' in json.dumps(plot)
+    (plot,) = shown["data"]["metrics/recover/pruned.csv"]
+    assert plot["content"]["title"]["text"] == "loss in recovery"
