@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -40,15 +42,16 @@ def curve_name(method: str, steps: int) -> str:
 
 def by_sparsity(frontier: pd.DataFrame) -> list[list[str]]:
     """A table's cells, its head first: a row a sparsity, a column each method before and after recovery."""
-    curves = list(frontier.groupby(["method", "recovery_steps"], sort=False).groups)
-    points = {(point.sparsity, point.method, point.recovery_steps): point for point in frontier.itertuples()}
+    curves = list(dict.fromkeys(zip(frontier["method"], frontier["recovery_steps"], strict=True)))
+    points = {(row["sparsity"], row["method"], row["recovery_steps"]): row for row in frontier.to_dict("records")}
     table = [["sparsity", "effective", *(f"{curve_name(*curve)} ↓" for curve in curves)]]
     for sparsity in sorted(set(frontier["sparsity"])):
         row = [points[sparsity, *curve] for curve in curves]
-        cells = [estimated(_measured(point.perplexity, point.perplexity_low, point.perplexity_high)) for point in row]
-        table.append([f"{sparsity:.1%}", f"{row[0].effective_parameters / 1e6:.1f}M", *cells])
+        millions = row[0]["effective_parameters"] / 1e6
+        table.append([f"{sparsity:.1%}", f"{millions:.1f}M", *(estimated(_measured(point)) for point in row)])
     return table
 
 
-def _measured(value: float, low: float, high: float) -> Estimate:
-    return Estimate(value, None if math.isnan(low) else Interval(low, high))  # of a single window there is none
+def _measured(point: Mapping[Hashable, Any]) -> Estimate:
+    low, high = point["perplexity_low"], point["perplexity_high"]
+    return Estimate(point["perplexity"], None if math.isnan(low) else Interval(low, high))  # one window has none
