@@ -35,7 +35,7 @@ def in_a_namespace(script: str, folder: Path) -> Finished:
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("room", [60_000, 400_000])
+@pytest.mark.parametrize("room", [60_000, 300_000, 400_000])
 def test_the_disk_is_full(
     finished_repository: Repository, tiny_folders: dict[str, Path], tmp_path: Path, room: int
 ) -> None:
