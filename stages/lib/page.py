@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -61,13 +61,15 @@ def render(
     environment.filters["code"] = _code
     before = [HEADED_BEFORE_RECOVERY] if results.unrecovered else []
     shown = [headed(results.by_key[key]) for key in IN_THE_TABLE]
+    methods, *sparsities = by_sparsity(results.frontier)
     return environment.get_template(TEMPLATE.name).render(
         answer=answer(results),
         columns=["model", "parameters", "effective", "bytes", *before, *shown],
         rows=[_row(model, results) for model in results.sizes],
         notes=notes(results),
         absent=results.absent,
-        frontier=by_sparsity(results.frontier),
+        methods=methods,
+        sparsities=[[_written(text) for text in row] for row in sparsities],
         pictures={name: _inline(path) for name, path in pictures.items()},
         alternatives=_alternatives(results),
         flips=flips,
@@ -89,8 +91,13 @@ def _row(model: str, results: Results) -> Row:
 def _cell(estimate: Estimate | None, marked: Sequence[Mark] = ()) -> Cell:
     if estimate is None:
         return Cell("")
-    text, _, interval = estimated(estimate).partition(" ")
-    return Cell(text, estimate.value, interval, marked)
+    return replace(_written(estimated(estimate)), value=estimate.value, marks=marked)
+
+
+def _written(text: str) -> Cell:
+    """A figure and its interval, which stand on lines of their own."""
+    figure, _, interval = text.partition(" ")
+    return Cell(figure, interval=interval)
 
 
 def _alternatives(results: Results) -> dict[str, str]:
