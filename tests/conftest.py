@@ -13,7 +13,9 @@ import json
 import random
 import runpy
 import shutil
+import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import warm_python
+from filelock import FileLock
 from ruamel.yaml import YAML
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -110,6 +114,37 @@ def tiny_gpt2(**changes: Any) -> GPT2LMHeadModel:
 
 
 TINY = {"llama": tiny_llama, "gpt2": tiny_gpt2}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=10, help="how many runs are killed at random moments (default: 10)")
+    parser.addoption("--kill-seed", type=int, help="draws stages and moments of kills (default: from the commit)")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    if any("test_kills.py" in report.nodeid for report in reports):
+        terminalreporter.write_line(f"kills were drawn with --kill-seed {config.getoption('kill_seed')}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the process that distributes the tests: what all processes share, in a folder of its own."""
+    if config.getoption("kill_seed") is None:
+        config.option.kill_seed = seed_of_commit()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    shared = Path(tempfile.mkdtemp(prefix="pruning-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(shared))
+    os.environ["SHARED_BY_TESTS"] = os.environ["WARM_COMMANDS"] = str(shared)
+    if sys.platform == "linux":
+        server = warm_python.start(shared)
+        config.add_cleanup(lambda: server.communicate(timeout=60))
+
+
+def seed_of_commit() -> int:
+    """The beginning of the commit's hash; 0 outside a Git repository."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return int(head.stdout[:6] or "0", 16)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -298,14 +333,18 @@ def run_stage(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="session")
-def finished_repository(tmp_path_factory: pytest.TempPathFactory, tiny_folders: dict[str, Path]) -> "Repository":
-    """The tiny project after its first `dvc repro`, committed. Work on a copy of it."""
+def finished_repository(tiny_folders: dict[str, Path]) -> "Repository":
+    """The tiny project after its first `dvc repro`, committed; one for all test processes. Work on a copy of it."""
     from repository import ALL, Repository, ran
 
-    repository = Repository.create(tmp_path_factory.mktemp("finished"), tiny_folders["llama"])
-    output = repository.dvc("repro")
-    assert ran(output) == ALL
-    assert "# What did pruning cost?" in output
-    repository.commit("Results")
-    assert repository.git("status", "--porcelain") == ""
-    return repository
+    folder = Path(os.environ["SHARED_BY_TESTS"]) / "finished"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            repository = Repository.create(folder.with_suffix(".part"), tiny_folders["llama"])
+            output = repository.dvc("repro")
+            assert ran(output) == ALL
+            assert "# What did pruning cost?" in output
+            repository.commit("Results")
+            assert repository.git("status", "--porcelain") == ""
+            repository.folder.rename(folder)
+    return Repository(folder)

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from conftest import Finished, make_project
@@ -26,18 +26,22 @@ ALL = PRUNED_ONLY | {
     "sensitivity",
 }
 
-ENVIRONMENT = {
+COLD = {
     **os.environ,
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
 }
+"""The environment in which `python` and `dvc` are new processes, as a user's are."""
+ENVIRONMENT = {**COLD, "PATH": os.pathsep.join([os.environ["WARM_COMMANDS"], COLD["PATH"]])}
+"""The environment in which `dvc` and the stages are forks of a process with the imports done: tests/warm_python.py."""
 
 
 class Repository:
     """A Git repository with the tiny project in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] = ENVIRONMENT) -> None:
         self.folder = folder
+        self.environment = environment
 
     @classmethod
     def create(cls, folder: Path, model: Path) -> "Repository":
@@ -47,18 +51,29 @@ class Repository:
         repository.commit("The tiny project")
         return repository
 
+    def cold(self) -> "Repository":
+        """The same one, for commands in processes of their own."""
+        return Repository(self.folder, COLD)
+
     def copy(self, folder: Path) -> "Repository":
-        """All of it once more, cache included, with new links between cache and workspace."""
-        shutil.copytree(self.folder, folder)
-        repository = Repository(folder)
-        repository.dvc("checkout", "--relink")
-        return repository
+        """All of it once more, cache included, with the same links between cache and workspace."""
+        copies: dict[int, str] = {}
+
+        def copy_or_link(source: str, target: str) -> None:
+            known = copies.setdefault(Path(source).stat().st_ino, target)
+            if known == target:
+                shutil.copy2(source, target)
+            else:
+                os.link(known, target)
+
+        shutil.copytree(self.folder, folder, copy_function=copy_or_link)
+        return Repository(folder)
 
     def run(self, *command: str, limit: Callable[[], None] | None = None) -> Finished:
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=ENVIRONMENT,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=600,
@@ -77,16 +92,16 @@ class Repository:
         self.git("commit", "-qm", message)
 
     def dvc(self, *arguments: str) -> str:
-        finished = self.run(sys.executable, "-m", "dvc", *arguments)
+        finished = self.run("dvc", *arguments)
         assert finished.status == 0, finished.out + finished.err
         return finished.out
 
     def repro(self, *arguments: str) -> subprocess.Popen[str]:
-        """A `dvc repro` that has just begun, in a process group of its own."""
+        """A `dvc repro` that has just begun, in a process group of its own; DVC itself starts cold."""
         return subprocess.Popen(
             [sys.executable, "-m", "dvc", "repro", *arguments],
             cwd=self.folder,
-            env=ENVIRONMENT,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -113,7 +128,7 @@ class Repository:
         A kill in the moment in which DVC writes `dvc.lock` or its list of locks leaves a beginning of it.
         """
         assert "Traceback" not in output, output
-        found = self.run(sys.executable, "-m", "stages.verify")
+        found = self.run("python", "-m", "stages.verify")
         remedy = re.search("mend it with: (rm .*) && dvc repro\n$", found.out + found.err)
         assert remedy, (output, found)
         assert self.run("bash", "-ec", remedy[1]).status == 0

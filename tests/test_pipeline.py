@@ -11,7 +11,7 @@ import time
 
 import psutil
 import pytest
-from repository import ALL, ENVIRONMENT, PRUNED_ONLY, Repository, ran
+from repository import ALL, COLD, PRUNED_ONLY, Repository, ran
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_wrong_params_stop_the_run_and_lose_nothing(repository: Repository) -> N
     params = repository.folder / "params.yaml"
     good = params.read_text()
     params.write_text(good.replace("sparsity: 0.3", "sparsity: 1.3"))
-    finished = repository.run(sys.executable, "-m", "dvc", "repro")
+    finished = repository.run("dvc", "repro")
     params.write_text(good)
     assert finished.status != 0
     assert "error: prune: params.yaml: prune.sparsity: got 1.3, takes a number from 0 to below 1" in finished.err
@@ -128,7 +128,7 @@ def test_ctrl_c_loses_nothing(repository: Repository, stage: str) -> None:
     before = repository.results()
     missing = repository.folder / "metrics" / "post_ppl.json" if stage == "post-ppl" else None
     for _ in range(3):
-        process, output = repository.start(stage)
+        process, output = repository.cold().start(stage)
         wait_for_imports(process)
         assert missing is None or not missing.exists()  # DVC has removed it
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
@@ -150,7 +150,7 @@ def test_ctrl_c_loses_nothing(repository: Repository, stage: str) -> None:
 def test_a_killed_download_leaves_nothing_behind(repository: Repository) -> None:
     before = repository.results()
     process = subprocess.Popen(
-        [sys.executable, "-m", "stages.download", "model"], cwd=repository.folder, env=ENVIRONMENT
+        [sys.executable, "-m", "stages.download", "model"], cwd=repository.folder, env=COLD
     )
     data = repository.folder / "data"
     while not list(data.glob(".model.*.part")):
@@ -158,7 +158,7 @@ def test_a_killed_download_leaves_nothing_behind(repository: Repository) -> None
     process.kill()
     process.wait()
     assert len(list(data.glob(".model.*.part"))) == 1
-    finished = repository.run(sys.executable, "-m", "stages.download", "model")
+    finished = repository.run("python", "-m", "stages.download", "model")
     assert finished.status == 0, finished.err
     assert list(data.glob(".*.part")) == []
     assert repository.results() == before
@@ -169,7 +169,7 @@ def test_kill_9_loses_nothing(repository: Repository, moment: str) -> None:
     """DVC and its stage are killed at once; the next run ends where an undisturbed one would have."""
     before = repository.results()
     process, _ = repository.start(moment)
-    time.sleep(0.3)
+    time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert repository.results() != before or moment == "report"  # DVC had removed what the stage writes
@@ -193,7 +193,7 @@ def limit_file_size() -> None:
 )
 def test_a_full_disk(repository: Repository, command: list[str], stage: str) -> None:
     before = repository.results()
-    finished = repository.run(sys.executable, "-m", *command, limit=limit_file_size)
+    finished = repository.cold().run("python", "-m", *command, limit=limit_file_size)
     assert finished.status == 1
     (line,) = finished.err.splitlines()
     assert line.startswith(f"error: {stage}: the disk, or a quota on it, is full; free some space")

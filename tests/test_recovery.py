@@ -288,7 +288,7 @@ def begun(repository: Repository) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 @pytest.mark.parametrize("family", list(TINY))
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, tiny_folders: dict[str, Path], family: str) -> None:
     repository = Repository.create(tmp_path, tiny_folders[family])
@@ -326,7 +326,7 @@ def test_the_study_with_recovery(finished_repository: Repository, tmp_path: Path
     for model in ("pruned", "merged_2", "compressed_2"):
         assert table.loc[model, "perplexity_before_recovery"] == before.loc[model, "perplexity"]
         assert table.loc[model, "perplexity"] != before.loc[model, "perplexity"]
-    verified = repository.run(sys.executable, "-m", "stages.verify")
+    verified = repository.run("python", "-m", "stages.verify")
     assert verified.status == 0, verified.out
     shown = json.loads(repository.dvc("plots", "show", "metrics/recover/pruned.csv", "--json"))
     (plot,) = shown["data"]["metrics/recover/pruned.csv"]

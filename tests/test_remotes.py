@@ -1,6 +1,5 @@
 """Sharing through a remote: a folder, and S3 as moto's server speaks it on the loopback."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,7 +80,7 @@ def test_a_colleague_computes_nothing(shared: Repository, tmp_path: Path) -> Non
             assert ran(colleague.dvc(*command)) == set()
         assert colleague.results() == shared.results()
         assert colleague.git("status", "--porcelain") == ""
-        assert colleague.run(sys.executable, "-m", "stages.verify").status == 0
+        assert colleague.run("python", "-m", "stages.verify").status == 0
 
 
 def test_a_setting_adds_no_model_to_the_remote(repository: Repository, tmp_path: Path) -> None:
@@ -117,7 +116,7 @@ def test_an_experiment_travels_without_a_commit(repository: Repository, tmp_path
 
 
 def push(repository: Repository) -> Finished:
-    return repository.run(sys.executable, "-m", "dvc", "push")
+    return repository.run("dvc", "push")
 
 
 def test_missing_credentials_are_one_line(repository: Repository, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:

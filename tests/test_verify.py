@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def repository(finished_repository: Repository, tmp_path: Path) -> Repository:
 
 
 def verify(repository: Repository) -> Finished:
-    return repository.run(sys.executable, "-m", "stages.verify")
+    return repository.run("python", "-m", "stages.verify")
 
 
 def flip_bit(path: Path) -> None:

@@ -2,14 +2,13 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import Finished
 from repository import Repository, ran
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.slow
 
 
 def flip_bit(path: Path) -> None:
@@ -44,11 +43,11 @@ def repository(by_wanda: Repository, tmp_path: Path) -> Repository:
 
 def forced(repository: Repository, stage: str) -> Finished:
     """The stage once more, as where its code had changed."""
-    return repository.run(sys.executable, "-m", "dvc", "repro", "--force", "--single-item", stage)
+    return repository.run("dvc", "repro", "--force", "--single-item", stage)
 
 
 def verify(repository: Repository) -> Finished:
-    return repository.run(sys.executable, "-m", "stages.verify")
+    return repository.run("python", "-m", "stages.verify")
 
 
 def assert_mended(repository: Repository, before: dict[str, str], most: set[str]) -> None:
@@ -116,7 +115,7 @@ def test_in_the_cache(repository: Repository, name: str) -> None:
 
 def in_cache(repository: Repository, name: str) -> Path:
     """The object of a file that has to be in the workspace no more."""
-    lock = repository.run(sys.executable, "-c", OBJECT_OF, name)
+    lock = repository.run("python", "-c", OBJECT_OF, name)
     assert lock.status == 0, lock.err
     return repository.folder / lock.out.strip()
 
@@ -151,7 +150,7 @@ def test_in_the_remote(repository: Repository, tmp_path: Path, name: str, verifi
     flip_bit(remote / broken)
     repository.git("clone", "-q", str(repository.folder), str(tmp_path / "colleague"))
     colleague = Repository(tmp_path / "colleague")
-    pulled = colleague.run(sys.executable, "-m", "dvc", "pull", "--run-cache")
+    pulled = colleague.run("dvc", "pull", "--run-cache")
     if verified:
         assert pulled.status != 0
         assert "Traceback" not in pulled.err

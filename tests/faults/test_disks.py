@@ -9,13 +9,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import warm_python
 from conftest import Finished
-from repository import ENVIRONMENT, Repository, ran
+from repository import COLD, Repository, ran
 
 IN_A_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "bash", "-c")
 
 pytestmark = [
-    pytest.mark.faults,
+    pytest.mark.slow,
     pytest.mark.skipif(
         subprocess.run([*IN_A_NAMESPACE, "mount -t tmpfs none /mnt"], capture_output=True, check=False).returncode != 0,
         reason="user namespaces with mounts are forbidden here",
@@ -30,7 +31,7 @@ def repository(finished_repository: Repository, tmp_path: Path) -> Repository:
 
 def in_a_namespace(script: str, folder: Path) -> Finished:
     done = subprocess.run(
-        [*IN_A_NAMESPACE, script], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
+        [*IN_A_NAMESPACE, script], cwd=folder, env=COLD, capture_output=True, text=True, timeout=600, check=False
     )
     return Finished(done.returncode, done.stdout, done.stderr)
 
@@ -41,10 +42,15 @@ def test_the_disk_is_full(
 ) -> None:
     """With some bytes of room the run dies, wherever that is; with more it goes on and ends as it should."""
     Repository.create(tmp_path / "repository", tiny_folders["llama"])
-    (tmp_path / "disk").mkdir()
+    for name in ("disk", "warm"):
+        (tmp_path / name).mkdir()
+    warm_python.write_commands(tmp_path / "warm")
     finished = in_a_namespace(
         f"""
         set -e
+        # A server of the tests' own sees this disk only if it starts here. It ends with this shell.
+        python {shlex.quote(warm_python.__file__)} serve warm/socket < <(tail --pid=$$ -f /dev/null) &
+        export PATH="$PWD/warm:$PATH"
         export PYTHONDONTWRITEBYTECODE=1 # which would take some of the room
         mount -t tmpfs -o size=1g none disk
         cp -a repository disk/

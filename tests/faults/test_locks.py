@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from repository import Repository, ran
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def repository(finished_repository: Repository, tmp_path: Path) -> Repository:
 def test_two_runs_at_once(repository: Repository) -> None:
     """The second waits for no one and says why; the first ends undisturbed."""
     before = repository.results()
-    first, _ = repository.start("post-ppl")
-    second = repository.run(sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "post-ppl")
+    first, _ = repository.cold().start("post-ppl")  # which takes longer than the second needs to begin
+    second = repository.run("dvc", "repro", "--force", "--single-item", "post-ppl")
     assert second.status != 0
     (line,) = [line for line in second.err.splitlines() if line.startswith("ERROR")]
     assert "metrics/post_ppl.json' is busy, it is being blocked by:" in line
@@ -81,7 +81,7 @@ def test_a_lock_file_that_was_cut_off(repository: Repository, share: float) -> N
     lock = repository.folder / "dvc.lock"
     content = lock.read_bytes()
     lock.write_bytes(content[: int(share * len(content))])
-    found = repository.run(sys.executable, "-m", "stages.verify")
+    found = repository.run("python", "-m", "stages.verify")
     assert found.status == 1
     last = (found.out + found.err).splitlines()[-1]
     (remedy,) = re.findall("mend it with: (.*)", last)
@@ -98,10 +98,10 @@ def test_a_list_of_locks_that_was_cut_off(repository: Repository, left: str) -> 
     """DVC writes it in place, too, and stops at a beginning or at nothing: that is told, and costs no result."""
     before = repository.results()
     (repository.folder / ".dvc" / "tmp" / "rwlock").write_text(left)
-    stopped = repository.run(sys.executable, "-m", "dvc", "repro")
+    stopped = repository.run("dvc", "repro")
     assert stopped.status != 0
     assert "RWLock" in stopped.err
-    found = repository.run(sys.executable, "-m", "stages.verify")
+    found = repository.run("python", "-m", "stages.verify")
     assert found.out.splitlines()[-1] == "mend it with: rm -rf .dvc/tmp/rwlock && dvc repro"
     assert repository.run("bash", "-ec", "rm -rf .dvc/tmp/rwlock && dvc repro").status == 0
     assert repository.results() == before

@@ -1,0 +1,151 @@
+"""Commands run by a fork of one process that has imported the libraries already.
+
+Starting Python with torch, transformers and DVC takes seconds; a stage of a tiny model takes a tenth of one.
+The commands that the tests run most are therefore sent to a server. It forks, and the child takes over the
+caller's working directory, environment and standard streams. It imports the project's own modules afterwards,
+from that working directory.
+
+    python warm_python.py serve SOCKET                 the server, which ends when its standard input does
+    python warm_python.py ask SOCKET MODULE ARGUMENT…  like `python -m MODULE ARGUMENT…`, by that server
+
+A caller that is killed takes its command with it: the kernel sends SIGKILL when the connection breaks.
+Variables that libraries read on import, such as `OMP_NUM_THREADS`, `TQDM_DISABLE` and `HF_HOME`, keep the
+values that they had when the server started. Linux only.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+LIBRARIES = (
+    *("torch", "transformers", "transformers.models.gpt2", "transformers.models.llama", "safetensors.torch", "gguf"),
+    *("pandas", "pyarrow.parquet", "scipy.stats", "scipy.optimize", "sklearn.linear_model", "sklearn.pipeline"),
+    *("datasets", "evaluate", "rouge_score.rouge_scorer", "pydantic", "ruamel.yaml", "jinja2", "matplotlib.pyplot"),
+)
+LARGEST_REQUEST = 200_000
+"""Bytes. An environment and a command line take a few thousand."""
+
+
+def start(folder: "Path") -> "subprocess.Popen[bytes]":
+    """Start a server, and write the commands that ask it into a folder."""
+    import subprocess
+
+    write_commands(folder)
+    return subprocess.Popen(
+        [sys.executable, __file__, "serve", str(folder / "socket")],
+        stdin=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def write_commands(folder: "Path") -> None:
+    """Write `dvc`, and a `python` that asks the server for stages only, and is a real one for all else."""
+    import shlex
+
+    ask = shlex.join([sys.executable, "-IS", __file__, "ask", str(folder / "socket")])
+    python = f'case "$1 $2" in "-m stages."*) shift; exec {ask} "$@";; esac; exec {shlex.quote(sys.executable)} "$@"'
+    for name, script in {"python": python, "dvc": f'exec {ask} dvc "$@"'}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (folder / name).chmod(0o755)
+
+
+def ask(path: str, *arguments: str) -> int:
+    """Have the server run a module, and wait until its process has ended; the exit status."""
+    request = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        while True:
+            try:
+                connection.connect(path)
+                break
+            except (FileNotFoundError, ConnectionRefusedError):  # it is only just starting
+                time.sleep(0.05)
+        socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
+        status = connection.recv(16)
+        connection.recv(1)  # nothing, once the process is gone
+    return int(status or 1)
+
+
+def serve(path: str) -> None:
+    """Fork for each request, until standard input ends."""
+    import gc
+    import select
+
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    door.bind(path)
+    door.listen(64)  # callers wait here while the libraries are imported
+    import_libraries()
+    gc.collect()
+    gc.freeze()  # otherwise the first collection in a child copies every page
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no one waits for the children
+    while sys.stdin not in select.select([door, sys.stdin], [], [])[0]:
+        connection, _ = door.accept()
+        message, streams, _, _ = socket.recv_fds(connection, LARGEST_REQUEST, 3)
+        if os.fork() == 0:
+            door.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            run(connection, json.loads(message), streams)
+        for stream in streams:
+            os.close(stream)
+        connection.close()
+
+
+def import_libraries() -> None:
+    import importlib
+
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    # transformers imports these only when they are asked for.
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, LlamaForCausalLM, Trainer  # noqa: F401
+
+    import dvc.repo  # noqa: F401
+    from dvc.cli.parser import get_main_parser
+
+    get_main_parser()  # imports DVC's commands
+
+
+def run(connection: socket.socket, request: dict[str, Any], streams: list[int]) -> None:
+    """In the child: become the command that was asked for, report its exit status, and end."""
+    import atexit
+    import fcntl
+    import runpy
+    import traceback
+
+    os.setsid()
+    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in os.environ
+    module, *arguments = request["arguments"]
+    sys.argv, sys.path[0] = [module, *arguments], os.getcwd()
+    status: object = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as left:
+        status = left.code or 0
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    connection.send(str(status if isinstance(status, int) else 1).encode())
+    os._exit(0)  # taking the libraries apart takes longer than most commands
+
+
+if __name__ == "__main__":
+    sys.exit({"serve": serve, "ask": ask}[sys.argv[1]](*sys.argv[2:]))
