@@ -48,8 +48,8 @@ def test_the_disk_is_full(
     finished = in_a_namespace(
         f"""
         set -e
-        # A server of the tests' own sees this disk only if it starts here. It ends with this shell.
-        python {shlex.quote(warm_python.__file__)} serve warm/socket < <(tail --pid=$$ -f /dev/null) &
+        # A server sees this disk only if it starts here. Its input, and with it the server, ends with this shell.
+        exec 3> >(python {shlex.quote(warm_python.__file__)} serve warm/socket)
         export PATH="$PWD/warm:$PATH"
         export PYTHONDONTWRITEBYTECODE=1 # which would take some of the room
         mount -t tmpfs -o size=1g none disk
