@@ -1,6 +1,6 @@
 """Prune GPT-2's shapes with this project and with torch.nn.utils.prune, in one run: time, memory, masks.
 
-python -m benchmarks.prune [--pairs N]
+python -m benchmarks.prune [--pairs N] [--blocks N]
 
 Both sides start with the weights in memory (as parameters there, as touched pages of the mapped
 file here), run alternately in processes of their own, and end when every mask has been made. This
@@ -32,8 +32,10 @@ from stages.lib.recipes import prune_by_magnitude
 from stages.lib.selection import select
 from stages.lib.sums import write_sums
 
+BLOCKS = 12
+"""GPT-2 small's."""
 K = 20_439_808
-"""To 104,000,000 of GPT-2 small's 124,439,808 parameters."""
+"""To 104,000,000 of its 124,439,808 parameters."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,14 @@ def _status_kb(key: str) -> int:
     raise KeyError(key)
 
 
-def write_model(folder: Path) -> None:
-    """GPT-2 small with random weights, drawn as its initialization draws them."""
+def write_model(folder: Path, blocks: int) -> None:
+    """GPT-2 small, or its first blocks, with random weights, drawn as its initialization draws them."""
     torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    GPT2LMHeadModel(GPT2Config(n_layer=blocks)).save_pretrained(folder)
     write_sums(folder)
 
 
-def ours(folder: Path) -> tuple[Cost, Cost]:
+def ours(folder: Path, k: int) -> tuple[Cost, Cost]:
     """The cost of all masks, and of the recipe with its hashes."""
     checkpoint, names = Checkpoint(folder), prunable_weights(folder)
     for name in checkpoint.names:
@@ -74,11 +76,11 @@ def ours(folder: Path) -> tuple[Cost, Cost]:
             bits.max()  # the pages are in memory now
 
     def make_masks() -> None:
-        for _ in magnitude_masks(checkpoint, names, select(checkpoint, names, K)):
+        for _ in magnitude_masks(checkpoint, names, select(checkpoint, names, k)):
             pass
 
     def make_recipe() -> None:
-        prune_by_magnitude(folder, checkpoint, K)
+        prune_by_magnitude(folder, checkpoint, k)
 
     return measured(make_masks), measured(make_recipe)
 
@@ -89,29 +91,28 @@ class Layer(torch.nn.Module):
         self.weight = torch.nn.Parameter(weight)
 
 
-def theirs(folder: Path) -> Cost:
+def theirs(folder: Path, k: int, masks: Path) -> Cost:
+    """The cost of all masks, which are kept."""
     weights = load_file(folder / WEIGHTS)
     names = prunable_weights(folder)
     layers = [Layer(weights.pop(name).clone()) for name in names]
     weights.clear()
 
     def prune() -> None:
-        global_unstructured([(layer, "weight") for layer in layers], L1Unstructured, amount=K)
+        global_unstructured([(layer, "weight") for layer in layers], L1Unstructured, amount=k)
 
     cost = measured(prune)
-    np.savez(
-        folder / "masks.npz", **{n: layer.weight_mask.numpy() == 0 for n, layer in zip(names, layers, strict=True)}
-    )
+    np.savez(masks, **{name: layer.weight_mask.numpy() == 0 for name, layer in zip(names, layers, strict=True)})
     return cost
 
 
-def compare_masks(folder: Path) -> dict[str, int]:
+def compare_masks(folder: Path, k: int, masks_there: Path) -> dict[str, int]:
     """Where the two sides' masks differ: at ties of the threshold's magnitude, and elsewhere."""
     checkpoint = Checkpoint(folder)
-    recipe = prune_by_magnitude(folder, checkpoint, K)
+    recipe = prune_by_magnitude(folder, checkpoint, k)
     bound = np.float32(recipe.threshold.value)
     counts = {"pruned_here": 0, "pruned_by_torch": 0, "ties": 0, "differ_at_ties": 0, "differ_elsewhere": 0}
-    with np.load(folder / "masks.npz") as masks:
+    with np.load(masks_there) as masks:
         for name, mask in magnitude_masks(checkpoint, prunable_weights(folder), recipe.threshold):
             peer = masks[name].ravel()
             tie = np.abs(checkpoint.raw(name)) == bound
@@ -143,20 +144,26 @@ def ratio(pairs: list[tuple[float, float]]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prune", description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=3, help="how often each side runs (default: 3)")
-    pairs = parser.parse_args().pairs
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help=f"of the model (default: GPT-2's {BLOCKS})")
+    arguments = parser.parse_args()
+    k = K * arguments.blocks // BLOCKS
     with TemporaryDirectory() as name:
-        folder = Path(name)
-        write_model(folder)
+        folder, masks_there = Path(name) / "model", Path(name) / "masks.npz"
+        write_model(folder, arguments.blocks)
+        prunable = sum(Checkpoint(folder).size(weight) for weight in prunable_weights(folder))
+        runs = []
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-            runs = [(pool.submit(ours, folder).result(), pool.submit(theirs, folder).result()) for _ in range(pairs)]
-        masks = compare_masks(folder)
+            for _ in range(arguments.pairs):
+                here = pool.submit(ours, folder, k).result()
+                runs.append((here, pool.submit(theirs, folder, k, masks_there).result()))
+        masks = compare_masks(folder, k, masks_there)
     masks_here, recipe_here, torch_there = (
         [run[0][0] for run in runs],
         [run[0][1] for run in runs],
         [run[1] for run in runs],
     )
     result = {
-        "pruned": f"{K:,} of GPT-2's 84,934,656",
+        "pruned": f"{k:,} of {prunable:,}",
         "seconds_masks_here": seconds(masks_here),
         "seconds_recipe_here": seconds(recipe_here),
         "seconds_torch": seconds(torch_there),

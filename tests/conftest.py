@@ -18,6 +18,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,7 @@ TINY = {"llama": tiny_llama, "gpt2": tiny_gpt2}
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=10, help="how many runs are killed at random moments (default: 10)")
     parser.addoption("--kill-seed", type=int, help="draws stages and moments of kills (default: from the commit)")
+    parser.addoption("--peer", help="the python of an environment with benchmarks/calibrated/requirements.txt")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -133,12 +135,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.kill_seed = seed_of_commit()
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
-    shared = Path(tempfile.mkdtemp(prefix="pruning-tests-"))
-    config.add_cleanup(lambda: shutil.rmtree(shared))
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    shared = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pruning-tests-")))
     os.environ["SHARED_BY_TESTS"] = os.environ["WARM_COMMANDS"] = str(shared)
-    if sys.platform == "linux":
-        server = warm_python.start(shared)
-        config.add_cleanup(lambda: server.communicate(timeout=60))
+    stack.enter_context(warm_python.started(shared, os.environ))
 
 
 def seed_of_commit() -> int:
@@ -148,8 +149,8 @@ def seed_of_commit() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that run the whole pipeline: those of seconds even out the processes' ends."""
-    long = {item.path for item in items if "finished_repository" in getattr(item, "fixturenames", ())}
+    """Begin with the files that start many processes: those of seconds even out the workers' ends."""
+    long = {item.path for item in items if {"finished_repository", "hub"} & {*getattr(item, "fixturenames", ())}}
     items.sort(key=lambda item: item.path not in long)
 
 

@@ -26,7 +26,7 @@ class Hub:
     damages: set[str] = field(default_factory=set)
     """Names of files that arrive with one bit changed."""
     status: int = 200
-    """The status of every answer, where it is not 200."""
+    """The status of every answer, where it is not 200; another try is asked for at once."""
     ranges: list[str] = field(default_factory=list)
     """The `Range` headers seen."""
 
@@ -50,6 +50,12 @@ class Hub:
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
+    def reset(self, repositories: dict[str, Path]) -> None:
+        """Serve other repositories, without faults."""
+        self.repositories, self.status = repositories, 200
+        for record in (self.breaks, self.damages, self.ranges):
+            record.clear()
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -57,7 +63,7 @@ class Hub:
     def answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
         path = unquote(urlparse(request.path).path)
         if self.status != 200:
-            return self._send(request, self.status, b"{}", body)
+            return self._send(request, self.status, b"{}", body, {"Retry-After": "0"})
         if listing := re.fullmatch(r"/api/((?:models|datasets)/[^/]+/[^/]+)/tree/([0-9a-f]+)", path):
             folder = self.repositories.get(listing[1])
             if folder is None or listing[2] != REVISION:

@@ -312,6 +312,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, tiny_folders: di
     assert not list(tmp_path.glob("data/checkpoints/*"))
 
 
+@pytest.mark.slow
 def test_the_study_with_recovery(finished_repository: Repository, tmp_path: Path) -> None:
     repository = finished_repository.copy(tmp_path / "repository")
     assert ran(repository.dvc("repro")) == set()

@@ -99,6 +99,7 @@ def test_a_setting_adds_no_model_to_the_remote(repository: Repository, tmp_path:
     assert ran(colleague.dvc("repro")) == set()
 
 
+@pytest.mark.slow
 def test_an_experiment_travels_without_a_commit(repository: Repository, tmp_path: Path) -> None:
     """Its metrics through Git, the rest through the remote."""
     add_remote(repository, str(tmp_path / "remote"))

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from repository import ALL, PRUNED_ONLY, Repository, ran
 
+pytestmark = pytest.mark.slow
 SWEEP = {"sweep-1": 0.1, "sweep-2": 0.2, "sweep-3": 0.4}
 
 

@@ -114,8 +114,7 @@ def test_a_recipe_that_its_weights_contradict(repository: Repository) -> None:
     recipe = repository.folder / "data/pruned/recipe.json"
     digest = json.loads(recipe.read_text())["mask_sha256"]
     edit(recipe, digest, "0" * 64)
-    for stage in ("prune", "recover", "post-ppl", "classify@pruned", "summarize@pruned", "report"):
-        repository.dvc("commit", "--force", stage)
+    repository.dvc("commit", "--force", "prune", "recover", "post-ppl", "classify@pruned", "summarize@pruned", "report")
     found = verify(repository)
     assert found.status == 1
     problem, remedy = found.out.splitlines()
@@ -130,8 +129,7 @@ def test_a_variant_that_its_weights_contradict(repository: Repository) -> None:
     counts = json.loads((repository.folder / "metrics/compare/compressed_2.json").read_text())
     edit(repository.folder / "metrics/compare/compressed_2.json", str(counts["total_parameters"]), "7")
     others = [f"{stage}@{name}" for stage in ("recover-others", "compare") for name in ("merged_2", "compressed_2")]
-    for stage in ("shrink", *others, "report"):
-        repository.dvc("commit", "--force", stage)
+    repository.dvc("commit", "--force", "shrink", *others, "report")
     found = verify(repository)
     assert found.status == 1
     assert "data/variants/merged_2 cannot be held against data/model: data/variants/merged_2: the average" in found.out
@@ -141,8 +139,7 @@ def test_a_variant_that_its_weights_contradict(repository: Repository) -> None:
 def test_metrics_that_the_weights_contradict(repository: Repository) -> None:
     counts = json.loads((repository.folder / "metrics/prune.json").read_text())
     edit(repository.folder / "metrics/prune.json", str(counts["effective_parameters"]), "7")
-    for stage in ("prune", "report"):
-        repository.dvc("commit", "--force", stage)
+    repository.dvc("commit", "--force", "prune", "report")
     found = verify(repository)
     assert found.status == 1
     assert f"says effective_parameters 7, the weights say {counts['effective_parameters']}" in found.out

@@ -19,35 +19,46 @@ import signal
 import socket
 import sys
 import time
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
 LIBRARIES = (
     *("torch", "transformers", "transformers.models.gpt2", "transformers.models.llama", "safetensors.torch", "gguf"),
     *("pandas", "pyarrow.parquet", "scipy.stats", "scipy.optimize", "sklearn.linear_model", "sklearn.pipeline"),
     *("datasets", "evaluate", "rouge_score.rouge_scorer", "pydantic", "ruamel.yaml", "jinja2", "matplotlib.pyplot"),
+    *("dvc.repo", "dvc.cli.parser"),
 )
 LARGEST_REQUEST = 200_000
 """Bytes. An environment and a command line take a few thousand."""
 
 
-def start(folder: "Path") -> "subprocess.Popen[bytes]":
-    """Start a server, and write the commands that ask it into a folder."""
+@contextmanager
+def started(folder: Path, environment: "Mapping[str, str]") -> "Iterator[None]":
+    """A server with this environment, and in the folder the commands that ask it; no commands but on Linux."""
     import subprocess
 
+    if sys.platform != "linux":
+        yield
+        return
     write_commands(folder)
-    return subprocess.Popen(
+    server = subprocess.Popen(
         [sys.executable, __file__, "serve", str(folder / "socket")],
         stdin=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**environment, "OMP_NUM_THREADS": "1"},
         start_new_session=True,
     )
+    try:
+        yield
+    finally:
+        server.kill()
+        server.wait()
 
 
-def write_commands(folder: "Path") -> None:
+def write_commands(folder: Path) -> None:
     """Write `dvc`, and a `python` that asks the server for stages only, and is a real one for all else."""
     import shlex
 
@@ -60,18 +71,25 @@ def write_commands(folder: "Path") -> None:
 
 def ask(path: str, *arguments: str) -> int:
     """Have the server run a module, and wait until its process has ended; the exit status."""
-    request = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+    request = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        while True:
-            try:
-                connection.connect(path)
-                break
-            except (FileNotFoundError, ConnectionRefusedError):  # it is only just starting
-                time.sleep(0.05)
+        connect(connection, path)
         socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
         status = connection.recv(16)
         connection.recv(1)  # nothing, once the process is gone
     return int(status or 1)
+
+
+def connect(connection: socket.socket, path: str) -> None:
+    """Reach the server, which may be starting only now."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return connection.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def serve(path: str) -> None:
@@ -103,13 +121,10 @@ def import_libraries() -> None:
 
     for name in LIBRARIES:
         importlib.import_module(name)
-    # transformers imports these only when they are asked for.
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, LlamaForCausalLM, Trainer  # noqa: F401
-
-    import dvc.repo  # noqa: F401
-    from dvc.cli.parser import get_main_parser
-
-    get_main_parser()  # imports DVC's commands
+    # transformers imports these only when they are asked for, DVC its commands.
+    for name in ("AutoModelForCausalLM", "AutoTokenizer", "GPT2LMHeadModel", "LlamaForCausalLM", "Trainer"):
+        getattr(sys.modules["transformers"], name)
+    sys.modules["dvc.cli.parser"].get_main_parser()
 
 
 def run(connection: socket.socket, request: dict[str, Any], streams: list[int]) -> None:
@@ -131,7 +146,7 @@ def run(connection: socket.socket, request: dict[str, Any], streams: list[int]) 
     os.environ.update(request["environment"])
     sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in os.environ
     module, *arguments = request["arguments"]
-    sys.argv, sys.path[0] = [module, *arguments], os.getcwd()
+    sys.argv, sys.path[0] = [module, *arguments], request["folder"]
     status: object = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

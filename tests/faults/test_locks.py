@@ -51,7 +51,7 @@ def test_whole_runs_at_once(finished_repository: Repository, tiny_folders: dict[
 
 def test_locks_of_a_killed_run(repository: Repository) -> None:
     before = repository.results()
-    process, _ = repository.start("post-ppl")
+    process, _ = repository.cold().start("post-ppl")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     rwlock = repository.folder / ".dvc" / "tmp" / "rwlock"

@@ -1,0 +1,78 @@
+"""Each script under benchmarks/ at a small size, as a user starts it; those of the mistakes: tests/test_mistakes.py."""
+
+import importlib.util
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY, changed_params, make_project, prose, write_jsonl, write_params
+from repository import ENVIRONMENT
+from transformers import PreTrainedTokenizerFast
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A tiny model whose context holds the benchmarks' windows, and a text of many documents shorter than one."""
+    folder, model = tmp_path_factory.mktemp("study"), tmp_path_factory.mktemp("model")
+    TINY["llama"](max_position_embeddings=2048).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    make_project(folder, model)
+    (folder / "mine" / "text.txt").unlink()
+    write_jsonl(folder / "mine" / "text.jsonl", [{"text": prose(200, seed)} for seed in range(100)])
+    text = {"source": "local", "path": "mine/text.jsonl", "format": "table", "test_share": 0.7}
+    write_params(folder, changed_params({"text": text}))
+    for item in ("model", "text"):
+        run(folder, "stages.download", item)
+    return folder
+
+
+def run(folder: Path, module: str, *arguments: str) -> str:
+    command = ["python", "-m", module, *arguments]
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_prune() -> None:
+    found = json.loads(run(ROOT, "benchmarks.prune", "--pairs", "1", "--blocks", "1"))
+    assert found["pruned"] == "1,703,317 of 7,077,888"
+    assert found["pruned_here"] == found["pruned_by_torch"] == 1_703_317
+    assert found["differ_elsewhere"] == 0
+
+
+def test_storage(study: Path) -> None:
+    lines = run(study, "benchmarks.storage", "--sparsities", "0.5").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert [row[0] for row in rows[2:]] == ["original", "magnitude 50.0%", "wanda 50.0%", "sparsegpt 50.0%"]
+    recipes, dense = ([int(row[column].replace(",", "")) for row in rows[2:]] for column in (1, 2))
+    assert recipes == sorted(recipes)
+    assert max(recipes) < min(dense)
+    assert re.fullmatch(r"reading a stored mask: [\d.]+ s, [\d.]+ × a copy of as many bytes", lines[-1])
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("lm_eval") is None, reason="needs pip install -r benchmarks/requirements.txt"
+)
+def test_perplexity(study: Path) -> None:
+    found = json.loads(run(study, "benchmarks.perplexity", "--editorials", "2", "--long", "1", "--pairs", "1"))
+    assert found["editorials"]["documents"] == 2
+    assert found["long"]["tokens"] == 2048
+    for part in found.values():
+        assert part["largest_relative_difference"] < 1e-5
+
+
+def test_calibrated(study: Path, pytestconfig: pytest.Config) -> None:
+    peer = pytestconfig.getoption("peer")
+    if peer is None:
+        pytest.skip("needs --peer, the python of an environment with benchmarks/calibrated/requirements.txt")
+    lines = run(study, "benchmarks.calibrated", "--peer", str(Path(peer).absolute()), "--windows", "1").splitlines()
+    rows = [line.split(" | ") for line in lines[1:]]
+    assert [row[0] for row in rows] == ["wanda, row", "wanda, 2:4", "sparsegpt, layer"]
+    for _, _, _, _, agreement, ours, theirs in rows:
+        assert float(agreement.rstrip("%")) > 90
+        assert float(ours) == pytest.approx(float(theirs), rel=0.05)
