@@ -120,13 +120,12 @@ TINY = {"llama": tiny_llama, "gpt2": tiny_gpt2}
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=10, help="how many runs are killed at random moments (default: 10)")
     parser.addoption("--kill-seed", type=int, help="draws stages and moments of kills (default: from the commit)")
-    parser.addoption("--peer", help="the python of an environment with benchmarks/calibrated/requirements.txt")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
     if any("test_kills.py" in report.nodeid for report in reports):
-        terminalreporter.write_line(f"kills were drawn with --kill-seed {config.getoption('kill_seed')}")
+        terminalreporter.write_line(f"kills were drawn with --kill-seed={config.getoption('kill_seed')}")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,7 +1,7 @@
 """`kill -9` of DVC and its stage: the next `dvc repro` ends with what an undisturbed run leaves, to the byte.
 
 Moments and stages are drawn by a seed, which follows from the commit and stands at the top of pytest's output:
-`python -m pytest tests/faults/test_kills.py --kills 50 --kill-seed 7`.
+`python -m pytest tests/faults/test_kills.py --kills=50 --kill-seed=7`.
 """
 
 import os
