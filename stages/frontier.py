@@ -1,9 +1,11 @@
 """Measure a method at a sparsity: effective parameters, bytes and perplexity, before and after recovery."""
 
 import argparse
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from stages.lib import command
@@ -47,6 +49,17 @@ def measure(checkpoint: "Checkpoint", folder: Path, params: Params) -> dict[str,
     return counted | measured | intervals("perplexity", table, params.statistics.resamples, params.seed)
 
 
+@contextmanager
+def working_folder(folder: Path) -> Iterator[Path]:
+    """Make an empty folder that is removed afterwards, or by the next run if this one is killed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
 def main(arguments: argparse.Namespace) -> None:
     method, _, sparsity = arguments.item.partition("-")
     params = at_point(load_params(), method, float(sparsity))
@@ -57,8 +70,7 @@ def main(arguments: argparse.Namespace) -> None:
     checkpoint = Checkpoint(MODEL)
     k = params.prune.pruned_of(sum(checkpoint.size(name) for name in prunable_weights(MODEL)))
     rows = {}
-    with TemporaryDirectory(dir=DATA, suffix=".part") as temporary:
-        folder = Path(temporary)
+    with working_folder(DATA / f".frontier-{arguments.item}.part") as folder:
         started = time.monotonic()
         write_recipe(choose(checkpoint, k, params, folder), folder)
         seconds = time.monotonic() - started
