@@ -33,9 +33,9 @@ from stages.lib.selection import select
 from stages.lib.sums import write_sums
 
 BLOCKS = 12
-"""GPT-2 small's."""
+"""Blocks in GPT-2 small."""
 K = 20_439_808
-"""To 104,000,000 of its 124,439,808 parameters."""
+"""Weights to prune, which leaves 104,000,000 of its 124,439,808 parameters."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Layer(torch.nn.Module):
 
 
 def theirs(folder: Path, k: int, masks: Path) -> Cost:
-    """The cost of all masks, which are kept."""
+    """The cost of making all masks; saves them."""
     weights = load_file(folder / WEIGHTS)
     names = prunable_weights(folder)
     layers = [Layer(weights.pop(name).clone()) for name in names]
@@ -106,13 +106,13 @@ def theirs(folder: Path, k: int, masks: Path) -> Cost:
     return cost
 
 
-def compare_masks(folder: Path, k: int, masks_there: Path) -> dict[str, int]:
+def compare_masks(folder: Path, k: int, torch_masks: Path) -> dict[str, int]:
     """Where the two sides' masks differ: at ties of the threshold's magnitude, and elsewhere."""
     checkpoint = Checkpoint(folder)
     recipe = prune_by_magnitude(folder, checkpoint, k)
     bound = np.float32(recipe.threshold.value)
     counts = {"pruned_here": 0, "pruned_by_torch": 0, "ties": 0, "differ_at_ties": 0, "differ_elsewhere": 0}
-    with np.load(masks_there) as masks:
+    with np.load(torch_masks) as masks:
         for name, mask in magnitude_masks(checkpoint, prunable_weights(folder), recipe.threshold):
             peer = masks[name].ravel()
             tie = np.abs(checkpoint.raw(name)) == bound
@@ -144,19 +144,19 @@ def ratio(pairs: list[tuple[float, float]]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prune", description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=3, help="how often each side runs (default: 3)")
-    parser.add_argument("--blocks", type=int, default=BLOCKS, help=f"of the model (default: GPT-2's {BLOCKS})")
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help=f"number of blocks in the model (default: {BLOCKS})")
     arguments = parser.parse_args()
     k = K * arguments.blocks // BLOCKS
     with TemporaryDirectory() as name:
-        folder, masks_there = Path(name) / "model", Path(name) / "masks.npz"
+        folder, torch_masks = Path(name) / "model", Path(name) / "masks.npz"
         write_model(folder, arguments.blocks)
         prunable = sum(Checkpoint(folder).size(weight) for weight in prunable_weights(folder))
         runs = []
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
             for _ in range(arguments.pairs):
                 here = pool.submit(ours, folder, k).result()
-                runs.append((here, pool.submit(theirs, folder, k, masks_there).result()))
-        masks = compare_masks(folder, k, masks_there)
+                runs.append((here, pool.submit(theirs, folder, k, torch_masks).result()))
+        masks = compare_masks(folder, k, torch_masks)
     masks_here, recipe_here, torch_there = (
         [run[0][0] for run in runs],
         [run[0][1] for run in runs],

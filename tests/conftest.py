@@ -118,18 +118,22 @@ TINY = {"llama": tiny_llama, "gpt2": tiny_gpt2}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=10, help="how many runs are killed at random moments (default: 10)")
-    parser.addoption("--kill-seed", type=int, help="draws stages and moments of kills (default: from the commit)")
+    parser.addoption("--kills", type=int, default=10, help="number of runs killed at random moments (default: 10)")
+    parser.addoption(
+        "--kill-seed", type=int, help="seed for the stages killed and the moments of kills (default: from the commit)"
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    reports = [
+        report for outcome in ("passed", "failed", "error") for report in terminalreporter.stats.get(outcome, [])
+    ]
     if any("test_kills.py" in report.nodeid for report in reports):
         terminalreporter.write_line(f"kills were drawn with --kill-seed={config.getoption('kill_seed')}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In the process that distributes the tests: what all processes share, in a folder of its own."""
+    """In the controlling process, make the folder that all workers share and start the server."""
     if config.getoption("kill_seed") is None:
         config.option.kill_seed = seed_of_commit()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -137,18 +141,18 @@ def pytest_configure(config: pytest.Config) -> None:
     stack = ExitStack()
     config.add_cleanup(stack.close)
     shared = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pruning-tests-")))
-    os.environ["SHARED_BY_TESTS"] = os.environ["WARM_COMMANDS"] = str(shared)
+    os.environ["SHARED_BY_TESTS"] = str(shared)
     stack.enter_context(warm_python.started(shared, os.environ))
 
 
 def seed_of_commit() -> int:
-    """The beginning of the commit's hash; 0 outside a Git repository."""
+    """The first six digits of the commit's hash, as a number; 0 outside a Git repository."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return int(head.stdout[:6] or "0", 16)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that start many processes: those of seconds even out the workers' ends."""
+    """Run the files that start many processes first; the short ones at the end keep the workers evenly loaded."""
     long = {item.path for item in items if {"finished_repository", "hub"} & {*getattr(item, "fixturenames", ())}}
     items.sort(key=lambda item: item.path not in long)
 
@@ -340,6 +344,7 @@ def finished_repository(tiny_folders: dict[str, Path]) -> "Repository":
     folder = Path(os.environ["SHARED_BY_TESTS"]) / "finished"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
+            shutil.rmtree(folder.with_suffix(".part"), ignore_errors=True)  # another worker's failure
             repository = Repository.create(folder.with_suffix(".part"), tiny_folders["llama"])
             output = repository.dvc("repro")
             assert ran(output) == ALL

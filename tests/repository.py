@@ -31,9 +31,9 @@ COLD = {
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
 }
-"""The environment in which `python` and `dvc` are new processes, as a user's are."""
-ENVIRONMENT = {**COLD, "PATH": os.pathsep.join([os.environ["WARM_COMMANDS"], COLD["PATH"]])}
-"""The environment in which `dvc` and the stages are forks of a process with the imports done: tests/warm_python.py."""
+"""An environment in which `python` and `dvc` start ordinary processes, as for a user."""
+ENVIRONMENT = {**COLD, "PATH": os.pathsep.join([os.environ["SHARED_BY_TESTS"], COLD["PATH"]])}
+"""An environment in which `dvc` and the stages are forks of a process with the imports done: tests/warm_python.py."""
 
 
 class Repository:
@@ -52,11 +52,11 @@ class Repository:
         return repository
 
     def cold(self) -> "Repository":
-        """The same one, for commands in processes of their own."""
+        """The same repository, with commands run as ordinary processes."""
         return Repository(self.folder, COLD)
 
     def copy(self, folder: Path) -> "Repository":
-        """All of it once more, cache included, with the same links between cache and workspace."""
+        """A full copy, cache included, that keeps the hard links between cache and workspace."""
         copies: dict[int, str] = {}
 
         def copy_or_link(source: str, target: str) -> None:

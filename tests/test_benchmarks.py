@@ -1,4 +1,4 @@
-"""Each script under benchmarks/ at a small size, as a user starts it; those of the mistakes: tests/test_mistakes.py."""
+"""Each script under benchmarks/ at a small size, started as a user would; tests/test_mistakes.py covers mistakes/."""
 
 import importlib.util
 import json
@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, changed_params, make_project, prose, write_jsonl, write_params
+from conftest import ROOT, changed_params, make_project, prose, tiny_llama, write_jsonl, write_params
 from repository import ENVIRONMENT
 from transformers import PreTrainedTokenizerFast
 
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """A tiny model whose context holds the benchmarks' windows, and a text of many documents shorter than one."""
+    """A tiny model whose context holds the benchmarks' windows, and a text of documents shorter than a window."""
     folder, model = tmp_path_factory.mktemp("study"), tmp_path_factory.mktemp("model")
-    TINY["llama"](max_position_embeddings=2048).save_pretrained(model)
+    tiny_llama(max_position_embeddings=2048).save_pretrained(model)
     tokenizer.save_pretrained(model)
     make_project(folder, model)
     (folder / "mine" / "text.txt").unlink()
@@ -34,7 +34,9 @@ def study(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeniz
 def run(folder: Path, module: str, *arguments: str) -> str:
     command = ["python", "-m", module, *arguments]
     environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -67,9 +69,9 @@ def test_perplexity(study: Path) -> None:
         assert part["largest_relative_difference"] < 1e-5
 
 
-@pytest.mark.skipif("PEER" not in os.environ, reason="needs PEER, see CONTRIBUTING.md")
+@pytest.mark.skipif("BENCHMARK_PEER" not in os.environ, reason="needs BENCHMARK_PEER, see CONTRIBUTING.md")
 def test_calibrated(study: Path) -> None:
-    peer = Path(os.environ["PEER"]).absolute()
+    peer = Path(os.environ["BENCHMARK_PEER"]).absolute()
     lines = run(study, "benchmarks.calibrated", "--peer", str(peer), "--windows", "1").splitlines()
     rows = [line.split(" | ") for line in lines[1:]]
     assert [row[0] for row in rows] == ["wanda, row", "wanda, 2:4", "sparsegpt, layer"]

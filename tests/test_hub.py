@@ -52,17 +52,17 @@ def hub(server: Hub, tmp_path: Path, tiny_folders: dict[str, Path]) -> Hub:
 
 @pytest.fixture(scope="module")
 def environment(server: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Commands that find the hub. Its address is read on import, so they need a warm process of their own."""
+    """An environment whose commands reach the hub. Its address is read on import, so they need a server of their own."""
     folder = tmp_path_factory.mktemp("warm")
-    hub = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    settings = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1"}
     path = os.pathsep.join([str(folder), ENVIRONMENT["PATH"]])
-    with warm_python.started(folder, {**os.environ, **hub}):
-        yield {**ENVIRONMENT, **hub, "PATH": path}
+    with warm_python.started(folder, {**os.environ, **settings}):
+        yield {**ENVIRONMENT, **settings, "PATH": path}
 
 
 @pytest.fixture
 def download(project: Path, hub: Hub, environment: dict[str, str]) -> Download:
-    """Run `python -m stages.download` against the hub, in a process of its own, with nothing in the hub's cache."""
+    """Run `python -m stages.download` against the hub, as a separate process, with an empty hub cache."""
     shutil.rmtree(environment["HF_HOME"], ignore_errors=True)
 
     def run(item: str, changes: dict[str, Any], **others: str) -> Finished:
@@ -202,6 +202,6 @@ def test_a_hub_with_an_error(download: Download, hub: Hub) -> None:
 
 @pytest.mark.slow
 def test_no_hub(download: Download) -> None:
-    """The library tries again for 23 seconds."""
+    """The library retries for 23 seconds."""
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "PATH": COLD["PATH"]}
     assert_it_cannot_be_reached(download("reviews", {"reviews": REVIEWS}, **nowhere))

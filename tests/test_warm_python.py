@@ -1,4 +1,4 @@
-"""The commands that tests/warm_python.py runs behave as processes of their own do."""
+"""Commands run through tests/warm_python.py behave like ordinary processes."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from repository import COLD, ENVIRONMENT
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the commands ar
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Path:
-    """A folder with a stage that shows what reached it."""
+    """A folder with two stages: one prints what it receives, the other starts a child and waits."""
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "show.py").write_text(
         "import os, sys\n"
@@ -24,13 +25,15 @@ def stage(tmp_path: Path) -> Path:
         "sys.exit(7)\n"
     )
     (tmp_path / "stages" / "wait.py").write_text(
-        "import os\nprint(os.getpid(), flush=True)\nwhile True: sum(range(1000))\n"
+        "import os, subprocess\n"
+        "print(os.getpid(), subprocess.Popen(['sleep', '60']).pid, flush=True)\n"
+        "while True: sum(range(1000))\n"
     )
     return tmp_path
 
 
 @pytest.mark.parametrize("environment", [ENVIRONMENT, COLD], ids=["warm", "cold"])
-def test_what_is_handed_over(stage: Path, environment: dict[str, str]) -> None:
+def test_arguments_folder_environment_and_streams_are_passed_on(stage: Path, environment: dict[str, str]) -> None:
     done = subprocess.run(
         ["python", "-m", "stages.show", "a b", "'"],
         cwd=stage,
@@ -45,26 +48,23 @@ def test_what_is_handed_over(stage: Path, environment: dict[str, str]) -> None:
     assert (done.stderr, done.returncode) == ("to stderr\n", 7)
 
 
-def test_a_killed_caller_takes_its_command_along(stage: Path) -> None:
+def test_killing_the_caller_kills_the_command_and_its_children(stage: Path) -> None:
     caller = subprocess.Popen(["python", "-m", "stages.wait"], cwd=stage, env=ENVIRONMENT, stdout=subprocess.PIPE)
     assert caller.stdout is not None
-    command = int(caller.stdout.readline())
-    assert command != caller.pid
+    processes = [int(number) for number in caller.stdout.readline().split()]
+    assert caller.pid not in processes
     caller.kill()
     caller.wait()
     deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            os.kill(command, 0)
-        except ProcessLookupError:
-            return
+    while any(psutil.pid_exists(number) for number in processes):
+        assert time.monotonic() < deadline, "the command outlived its caller"
         time.sleep(0.01)
-    os.kill(command, signal.SIGKILL)
-    pytest.fail("the command outlived its caller")
 
 
 def test_a_killed_command_is_a_failure(stage: Path) -> None:
     caller = subprocess.Popen(["python", "-m", "stages.wait"], cwd=stage, env=ENVIRONMENT, stdout=subprocess.PIPE)
     assert caller.stdout is not None
-    os.kill(int(caller.stdout.readline()), signal.SIGKILL)
+    command, child = (int(number) for number in caller.stdout.readline().split())
+    os.kill(command, signal.SIGKILL)
     assert caller.wait(timeout=10) == 1
+    os.kill(child, signal.SIGKILL)

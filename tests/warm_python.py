@@ -1,4 +1,4 @@
-"""Commands run by a fork of one process that has imported the libraries already.
+"""Run commands as forks of one process that has already imported the libraries.
 
 Starting Python with torch, transformers and DVC takes seconds; a stage of a tiny model takes a tenth of one.
 The commands that the tests run most are therefore sent to a server. It forks, and the child takes over the
@@ -8,9 +8,10 @@ from that working directory.
     python warm_python.py serve SOCKET                 the server, which ends when its standard input does
     python warm_python.py ask SOCKET MODULE ARGUMENT…  like `python -m MODULE ARGUMENT…`, by that server
 
-A caller that is killed takes its command with it: the kernel sends SIGKILL when the connection breaks.
-Variables that libraries read on import, such as `OMP_NUM_THREADS`, `TQDM_DISABLE` and `HF_HOME`, keep the
-values that they had when the server started. Linux only.
+Killing a caller kills its command: the kernel sends SIGKILL when the connection breaks. Variables that
+libraries read on import, such as `OMP_NUM_THREADS`, `TQDM_DISABLE` and `HF_HOME`, keep the values that they had
+when the server started. Resource limits, the umask, the process group (and so Ctrl-C) and variables of the
+interpreter such as `PYTHONPATH` are not passed on. Linux only.
 """
 
 import json
@@ -38,8 +39,8 @@ LARGEST_REQUEST = 200_000
 
 @contextmanager
 def started(folder: Path, environment: "Mapping[str, str]") -> "Iterator[None]":
-    """A server with this environment, and in the folder the commands that ask it; no commands but on Linux."""
-    import subprocess
+    """Start a server with this environment, and write the commands that ask it into the folder; only on Linux."""
+    import subprocess  # here and below: `ask` starts fast because it imports little
 
     if sys.platform != "linux":
         yield
@@ -48,7 +49,7 @@ def started(folder: Path, environment: "Mapping[str, str]") -> "Iterator[None]":
     server = subprocess.Popen(
         [sys.executable, __file__, "serve", str(folder / "socket")],
         stdin=subprocess.PIPE,
-        env={**environment, "OMP_NUM_THREADS": "1"},
+        env=environment,
         start_new_session=True,
     )
     try:
@@ -59,7 +60,7 @@ def started(folder: Path, environment: "Mapping[str, str]") -> "Iterator[None]":
 
 
 def write_commands(folder: Path) -> None:
-    """Write `dvc`, and a `python` that asks the server for stages only, and is a real one for all else."""
+    """Write `dvc`, and a `python` that sends stages to the server and runs everything else itself."""
     import shlex
 
     ask = shlex.join([sys.executable, "-IS", __file__, "ask", str(folder / "socket")])
@@ -70,7 +71,7 @@ def write_commands(folder: Path) -> None:
 
 
 def ask(path: str, *arguments: str) -> int:
-    """Have the server run a module, and wait until its process has ended; the exit status."""
+    """Run a module on the server, wait for its process to end, and return its exit status."""
     request = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connect(connection, path)
@@ -81,12 +82,12 @@ def ask(path: str, *arguments: str) -> int:
 
 
 def connect(connection: socket.socket, path: str) -> None:
-    """Reach the server, which may be starting only now."""
+    """Connect to the server, which may still be starting."""
     deadline = time.monotonic() + 60
     while True:
         try:
             return connection.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
+        except FileNotFoundError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
@@ -97,9 +98,11 @@ def serve(path: str) -> None:
     import gc
     import select
 
+    os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
     door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    door.bind(path)
+    door.bind(f"{path}.new")
     door.listen(64)  # callers wait here while the libraries are imported
+    Path(f"{path}.new").rename(path)
     import_libraries()
     gc.collect()
     gc.freeze()  # otherwise the first collection in a child copies every page
@@ -128,16 +131,19 @@ def import_libraries() -> None:
 
 
 def run(connection: socket.socket, request: dict[str, Any], streams: list[int]) -> None:
-    """In the child: become the command that was asked for, report its exit status, and end."""
+    """In the child: run the requested command, report its exit status, and exit."""
     import atexit
     import fcntl
     import runpy
+    import select
     import traceback
 
     os.setsid()
-    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(connection, fcntl.F_SETOWN, -os.getpid())  # the process group
     fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([connection], [], [], 0)[0]:  # the caller sends nothing more, so it is gone already
+        os._exit(1)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -152,14 +158,18 @@ def run(connection: socket.socket, request: dict[str, Any], streams: list[int]) 
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as left:
         status = left.code or 0
+        if isinstance(status, str):
+            print(status, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
         status = 1
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    connection.send(str(status if isinstance(status, int) else 1).encode())
-    os._exit(0)  # taking the libraries apart takes longer than most commands
+    try:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        connection.send(str(status if isinstance(status, int) else 1).encode())
+    finally:
+        os._exit(1)  # tearing down the libraries takes longer than most commands
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""`kill -9` of DVC and its stage: the next `dvc repro` ends with what an undisturbed run leaves, to the byte.
+"""`kill -9` of DVC and its stage: the next `dvc repro` leaves the same bytes as an undisturbed run.
 
-Moments and stages are drawn by a seed, which follows from the commit and stands at the top of pytest's output:
-`python -m pytest tests/faults/test_kills.py --kills=50 --kill-seed=7`.
+Stages and moments are drawn from a seed derived from the commit; pytest prints it at the end. To repeat or extend
+a run: `python -m pytest -m slow tests/faults/test_kills.py --kills=50 --kill-seed=7`.
 """
 
+import json
 import os
 import random
 import re
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import ROOT, changed_params, write_params
 from repository import ALL, Repository, ran
@@ -26,7 +28,7 @@ def moments(pytestconfig: pytest.Config) -> random.Random:
 
 
 def run_for(repository: Repository, seconds: float) -> bool:
-    """Run `dvc repro`, and kill it and its stage after that time; whether it had finished before."""
+    """Run `dvc repro` and kill it and its stage after that time; return whether it finished first."""
     process = repository.repro()
     try:
         output, _ = process.communicate(timeout=seconds)
@@ -56,7 +58,7 @@ def test_kills_at_random_moments(
         runs += 1
         finished = False
         while not finished and kills < wanted:
-            finished = run_for(repository, moments.uniform(0.5, 4))  # a stage and DVC's books take about one
+            finished = run_for(repository, moments.uniform(1, 5))  # DVC takes one to start; a stage takes as long
             kills += not finished
         assert run_for(repository, 600)
         assert repository.results() == undisturbed
@@ -64,9 +66,9 @@ def test_kills_at_random_moments(
 
 
 def run_until_a_new_stage(repository: Repository, killed: Collection[str], delay: Callable[[str], float]) -> str | None:
-    """Run, and kill the first stage that was not killed before; its name, or None when the run has ended.
+    """Run `dvc repro`, kill the first stage not killed before, and return its name, or None if the run finishes.
 
-    Where that stage was faster than the kill, it is the name of the later stage that was running then.
+    If that stage ended before the kill, return the stage that was running.
     """
     for _ in range(2):
         process = repository.repro()
@@ -79,38 +81,55 @@ def run_until_a_new_stage(repository: Repository, killed: Collection[str], delay
                 time.sleep(delay(started[1]))
                 os.killpg(process.pid, signal.SIGKILL)
                 rest, _ = process.communicate()
+                if process.returncode == 0:
+                    return None
                 return [started[1], *re.findall(r"^Running stage '(.+)':$", rest, re.MULTILINE)][-1]
         if process.wait() == 0:
             return None
-        repository.mend_lock_file("".join(lines))  # which is needed once at most
+        repository.mend_lock_file("".join(lines))  # needed at most once
     raise AssertionError("".join(lines))
 
 
 @pytest.mark.slow
-def test_a_kill_in_each_stage(
-    finished_repository: Repository, tiny_folders: dict[str, Path], tmp_path: Path, moments: random.Random
-) -> None:
-    """With recovery and a point of the frontier, so that every stage has work to do."""
+def test_a_kill_in_each_stage(tiny_folders: dict[str, Path], tmp_path: Path, moments: random.Random) -> None:
+    """With recovery and a point of the frontier, so that every stage has work to do.
+
+    The undisturbed run consists of ordinary processes, without the forks of tests/warm_python.py.
+    """
     params = changed_params({"recover.steps": 4, "frontier.methods": ["magnitude"], "frontier.sparsities": [0.3]})
-    undisturbed = finished_repository.copy(tmp_path / "undisturbed")
-    write_params(undisturbed.folder, params)
-    assert "frontier@magnitude-0.3" in ran(undisturbed.dvc("repro"))
-    repository = Repository.create(tmp_path / "repository", tiny_folders["llama"])
-    write_params(repository.folder, params)
+    runs = {}
+    for name in ("undisturbed", "killed"):
+        runs[name] = Repository.create(tmp_path / name, tiny_folders["llama"])
+        write_params(runs[name].folder, params)
+    stages = ALL | {"frontier@magnitude-0.3"}
+    assert ran(runs["undisturbed"].cold().dvc("repro")) == stages
+    repository = runs["killed"]
     killed: set[str] = set()
     while stage := run_until_a_new_stage(repository, killed, lambda stage: moments.uniform(0, 0.6)):
         killed.add(stage)
-    for stage in (ALL | {"frontier@magnitude-0.3"}) - killed:
-        process, _ = repository.start(stage)
+    for stage in sorted(stages - killed):  # those that ended before their kill; cold, they take seconds
+        process, _ = repository.cold().start(stage)
+        time.sleep(moments.uniform(0.3, 1))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     assert run_for(repository, 600)
-    assert without_seconds(repository) == without_seconds(undisturbed)
+    for results in (repository.results(), runs["undisturbed"].results()):
+        assert results.keys() >= {*FRONTIER}
+    without = [{k: v for k, v in run.results().items() if k not in FRONTIER} for run in runs.values()]
+    assert without[0] == without[1]
+    for path in FRONTIER:
+        assert without_seconds(repository.folder / path) == without_seconds(runs["undisturbed"].folder / path)
 
 
-def without_seconds(repository: Repository) -> dict[str, str]:
-    """The results but for the frontier's, which say how long a point took."""
-    return {name: digest for name, digest in repository.results().items() if "frontier" not in name}
+FRONTIER = ("metrics/frontier/magnitude-0.3.json", "metrics/frontier.csv")
+"""The results that say how long something took."""
+
+
+def without_seconds(path: Path) -> str:
+    if path.suffix == ".csv":
+        return pd.read_csv(path).drop(columns="seconds").to_csv()
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return json.dumps([{key: value for key, value in row.items() if key != "seconds"} for row in rows.values()])
 
 
 # The run on the real model.
@@ -123,17 +142,14 @@ STAGES = [
     *("shrink", f"recover-others@{VARIANT}", f"compare@{VARIANT}", "sensitivity", "report"),
 ]
 KILLED = 2
-"""So many of these stages are drawn in each run."""
-
-SHORT = ("download", "prune", "recover", "report")
-"""Stages of a few seconds at most; they are killed in their first one."""
+"""How many of these stages each run kills."""
 
 
 @pytest.mark.real_model
 def test_kills_on_the_real_model(tmp_path: Path, moments: random.Random) -> None:
-    """After the run of the committed params in this working tree.
+    """Needs the finished run of the committed params in this working tree, of all its stages.
 
-    The metrics that it left are expected, and its cache spares the stages that are not killed.
+    Its metrics are expected, its times say when to kill, and its cache supplies the stages that are not killed.
     """
     folder = tmp_path / "repository"
     Repository(ROOT).git("clone", "-q", str(ROOT), str(folder))
@@ -143,27 +159,33 @@ def test_kills_on_the_real_model(tmp_path: Path, moments: random.Random) -> None
     chosen = {*moments.sample(STAGES, KILLED)}
     print("killed:", *sorted(chosen))
     expected = {path: (ROOT / path).read_bytes() for path in measured(ROOT)}
-    for path in measured(folder):  # whatever is there in the end is from this run
+    for path in measured(folder):  # so that every metric found at the end is from this run
         (folder / path).unlink()
     lock = YAML(typ="safe", pure=True).load(ROOT / "dvc.lock")["stages"]
     (folder / "dvc.lock").unlink()
     share_cache(folder, {lock[stage]["cmd"] for stage in chosen})
-    killed = lock.keys() - chosen  # those are let through
+    killed = lock.keys() - chosen  # these are not killed
     while stage := run_until_a_new_stage(
-        repository, killed, lambda stage: moments.uniform(0.2, 1 if stage.startswith(SHORT) else 15)
+        repository, killed, lambda stage: moments.uniform(0.1, 0.1 + 0.8 * took(stage))
     ):
         killed.add(stage)
     assert killed == lock.keys()
     assert {path: (folder / path).read_bytes() for path in measured(folder)} == expected
 
 
+def took(stage: str) -> float:
+    """The seconds that a stage took in this working tree, without the start of its process."""
+    times = json.loads((ROOT / "data" / "times" / f"{stage}.json").read_text(encoding="utf-8"))
+    return float(times["seconds"])
+
+
 def measured(folder: Path) -> set[Path]:
-    """Where a working tree has metrics."""
+    """The paths of the metrics in a working tree."""
     return {path.relative_to(folder) for kind in ("json", "csv") for path in (folder / "metrics").rglob(f"*.{kind}")}
 
 
 def share_cache(folder: Path, forgotten: Collection[str]) -> None:
-    """Give a clone this working tree's cache, but for what it says of the runs of some commands."""
+    """Give a clone this working tree's cache, without the recorded runs of the given commands."""
 
     def linked(source: str, target: str) -> None:
         try:

@@ -23,7 +23,7 @@ def repository(finished_repository: Repository, tmp_path: Path) -> Repository:
 def test_two_runs_at_once(repository: Repository) -> None:
     """The second waits for no one and says why; the first ends undisturbed."""
     before = repository.results()
-    first, _ = repository.cold().start("post-ppl")  # which takes longer than the second needs to begin
+    first, _ = repository.cold().start("post-ppl")  # cold, so it is still running when the second starts
     second = repository.run("dvc", "repro", "--force", "--single-item", "post-ppl")
     assert second.status != 0
     (line,) = [line for line in second.err.splitlines() if line.startswith("ERROR")]
