@@ -52,7 +52,7 @@ def hub(server: Hub, tmp_path: Path, tiny_folders: dict[str, Path]) -> Hub:
 
 @pytest.fixture(scope="module")
 def environment(server: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An environment whose commands reach the hub. Its address is read on import, so they need a server of their own."""
+    """An environment whose commands reach the hub. Its address is read on import, so it needs its own server."""
     folder = tmp_path_factory.mktemp("warm")
     settings = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1"}
     path = os.pathsep.join([str(folder), ENVIRONMENT["PATH"]])
