@@ -141,10 +141,19 @@ def ratio(pairs: list[tuple[float, float]]) -> float:
     return round(statistics.median(first / second for first, second in pairs), 1)
 
 
+def positive(text: str) -> int:
+    """A count on the command line. Raises ValueError, which argparse reports, unless it is 1 or more."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prune", description=__doc__.split("\n")[0])
-    parser.add_argument("--pairs", type=int, default=3, help="how often each side runs (default: 3)")
-    parser.add_argument("--blocks", type=int, default=BLOCKS, help=f"number of blocks in the model (default: {BLOCKS})")
+    parser.add_argument("--pairs", type=positive, default=3, help="how often each side runs (default: 3)")
+    parser.add_argument(
+        "--blocks", type=positive, default=BLOCKS, help=f"number of blocks in the model (default: {BLOCKS})"
+    )
     arguments = parser.parse_args()
     k = K * arguments.blocks // BLOCKS
     with TemporaryDirectory() as name:

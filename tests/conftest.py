@@ -141,6 +141,8 @@ def pytest_configure(config: pytest.Config) -> None:
     stack = ExitStack()
     config.add_cleanup(stack.close)
     shared = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pruning-tests-")))
+    if len(str(shared)) > 90:  # a socket's path has 107 bytes at most
+        raise pytest.UsageError(f"{shared} is too long for the path of a socket; set a shorter TMPDIR")
     os.environ["SHARED_BY_TESTS"] = str(shared)
     stack.enter_context(warm_python.started(shared, os.environ))
 

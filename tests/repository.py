@@ -67,7 +67,7 @@ class Repository:
                 os.link(known, target)
 
         shutil.copytree(self.folder, folder, copy_function=copy_or_link)
-        return Repository(folder)
+        return Repository(folder, self.environment)
 
     def run(self, *command: str, limit: Callable[[], None] | None = None) -> Finished:
         done = subprocess.run(

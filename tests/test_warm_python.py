@@ -51,8 +51,8 @@ def test_arguments_folder_environment_and_streams_are_passed_on(stage: Path, env
 def test_killing_the_caller_kills_the_command_and_its_children(stage: Path) -> None:
     caller = subprocess.Popen(["python", "-m", "stages.wait"], cwd=stage, env=ENVIRONMENT, stdout=subprocess.PIPE)
     assert caller.stdout is not None
-    processes = [int(number) for number in caller.stdout.readline().split()]
-    assert caller.pid not in processes
+    command, child = processes = [int(number) for number in caller.stdout.readline().split()]
+    assert caller.pid not in (command, child)
     caller.kill()
     caller.wait()
     deadline = time.monotonic() + 5

@@ -109,13 +109,13 @@ def serve(path: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no one waits for the children
     while sys.stdin not in select.select([door, sys.stdin], [], [])[0]:
         connection, _ = door.accept()
-        message, streams, _, _ = socket.recv_fds(connection, LARGEST_REQUEST, 3)
         if os.fork() == 0:
             door.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            message, streams, _, _ = socket.recv_fds(connection, LARGEST_REQUEST, 3)
+            if not message:  # the caller was killed before it could ask
+                os._exit(1)
             run(connection, json.loads(message), streams)
-        for stream in streams:
-            os.close(stream)
         connection.close()
 
 
