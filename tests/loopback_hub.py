@@ -26,7 +26,7 @@ class Hub:
     damages: set[str] = field(default_factory=set)
     """Names of files that arrive with one bit changed."""
     status: int = 200
-    """The status of every answer; unless it is 200, clients are told to retry at once."""
+    """The status of every answer. With any status but 200 comes the advice to retry at once."""
     ranges: list[str] = field(default_factory=list)
     """The `Range` headers seen."""
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 LIBRARIES = (
-    *("torch", "transformers", "transformers.models.gpt2", "transformers.models.llama", "safetensors.torch", "gguf"),
+    *("torch", "transformers", "safetensors.torch", "gguf"),
     *("pandas", "pyarrow.parquet", "scipy.stats", "scipy.optimize", "sklearn.linear_model", "sklearn.pipeline"),
     *("datasets", "evaluate", "rouge_score.rouge_scorer", "pydantic", "ruamel.yaml", "jinja2", "matplotlib.pyplot"),
     *("dvc.repo", "dvc.cli.parser"),
