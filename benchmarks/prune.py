@@ -25,12 +25,12 @@ from safetensors.torch import load_file
 from torch.nn.utils.prune import L1Unstructured, global_unstructured
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from stages.lib.checkpoint import WEIGHTS, Checkpoint
-from stages.lib.families import prunable_weights
-from stages.lib.masks import magnitude_masks
-from stages.lib.recipes import prune_by_magnitude
-from stages.lib.selection import select
-from stages.lib.sums import write_sums
+from stages.lib.weights.checkpoint import WEIGHTS, Checkpoint
+from stages.lib.weights.families import prunable_weights
+from stages.lib.recipes.masks import magnitude_masks
+from stages.lib.recipes.recipe import prune_by_magnitude
+from stages.lib.pruning.selection import select
+from stages.lib.files.hashing import write_sums
 
 BLOCKS = 12
 """Blocks in GPT-2 small."""

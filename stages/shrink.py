@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.lib import command
-from stages.lib.artifacts import new_folder
-from stages.lib.errors import ParamsError
-from stages.lib.params import PARAMS, Params, load_params
-from stages.lib.variants import Variant, parse_variant
+from stages.lib.files.writing import new_folder
+from stages.lib.files.errors import ParamsError
+from stages.lib.plumbing.params import PARAMS, Params, load_params
+from stages.lib.shrinking.variants import Variant, parse_variant
 
 if TYPE_CHECKING:
-    from stages.lib.alignment import Aligner
-    from stages.lib.checkpoint import Checkpoint
+    from stages.lib.shrinking.merging import Aligner
+    from stages.lib.weights.checkpoint import Checkpoint
 
 MODEL = Path("data/model")
 DISTILLED = Path("data/distilled")
@@ -23,7 +23,7 @@ RESULTS = (Path("data/predictions/compare"), Path("metrics/compare"))
 
 def check_depth(variants: list[Variant]) -> None:
     """Raise ParamsError if a variant takes more blocks together than the model has."""
-    from stages.lib.families import family_of, read_config
+    from stages.lib.weights.families import family_of, read_config
 
     depth = family_of(MODEL).depth(read_config(MODEL))
     for variant in variants:
@@ -35,10 +35,10 @@ def check_depth(variants: list[Variant]) -> None:
 
 def aligner(params: Params, checkpoint: "Checkpoint") -> "Aligner":
     """What matches neurons: gathers the activations of all blocks, once for all variants."""
-    from stages.lib.alignment import Aligner
-    from stages.lib.compute import set_up
+    from stages.lib.shrinking.merging import Aligner
+    from stages.lib.inference.device import set_up
     from stages.lib.corpora.unscored import unscored_documents
-    from stages.lib.models import load
+    from stages.lib.inference.loading import load
 
     loaded = load(MODEL, Path("data/original"), set_up(params.compute, params.seed))
     return Aligner.gather(loaded, MODEL, checkpoint, unscored_documents(TEXT), params.compare.calibration_tokens)
@@ -48,10 +48,10 @@ def write_variant(
     variant: Variant, params: Params, checkpoint: "Checkpoint", align: "Aligner | None", folder: Path
 ) -> None:
     """Write one variant's recipe into its folder."""
-    from stages.lib.checkpoint import Checkpoint
-    from stages.lib.families import family_of, read_config, tied_head
-    from stages.lib.recipes import KeptBlocks, OtherCheckpoint, prune_by_magnitude, write_recipe
-    from stages.lib.variants import block_groups
+    from stages.lib.weights.checkpoint import Checkpoint
+    from stages.lib.weights.families import family_of, read_config, tied_head
+    from stages.lib.recipes.recipe import KeptBlocks, OtherCheckpoint, prune_by_magnitude, write_recipe
+    from stages.lib.shrinking.variants import block_groups
 
     folder.mkdir()
     if variant.method == "distilled":
@@ -72,7 +72,7 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     variants = [parse_variant(name) for name in params.compare.variants]
     check_depth(variants)
-    from stages.lib.checkpoint import Checkpoint
+    from stages.lib.weights.checkpoint import Checkpoint
 
     checkpoint = Checkpoint(MODEL)  # hashed once for all
     align = aligner(params, checkpoint) if any(variant.method.startswith("merged") for variant in variants) else None

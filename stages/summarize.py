@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.lib import command
-from stages.lib.params import Params, load_params
+from stages.lib.plumbing.params import Params, load_params
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from stages.lib.models import Loaded
+    from stages.lib.inference.loading import Loaded
 
 MODEL = Path("data/model")
 DOCUMENTS = Path("data/documents")
@@ -22,8 +22,8 @@ def predict(loaded: "Loaded", params: Params) -> "DataFrame":
 
     from stages.lib.corpora.rows import read_rows
     from stages.lib.corpora.sampling import draw
-    from stages.lib.metrics.rouge import KINDS, Rouge
-    from stages.lib.summarization import lead_sentence, summarize
+    from stages.lib.evaluation.rouge import KINDS, Rouge
+    from stages.lib.evaluation.summarization import lead_sentence, summarize
 
     settings = params.summarize
     documents = draw(read_rows(DOCUMENTS), settings.examples, params.seed, "summarize.examples", settings.order)
@@ -44,12 +44,12 @@ def predict(loaded: "Loaded", params: Params) -> "DataFrame":
 
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
-    from stages.lib.artifacts import write_json
-    from stages.lib.compute import set_up
-    from stages.lib.measures import figures
-    from stages.lib.models import load
-    from stages.lib.predictions import predictions_path, write_predictions
-    from stages.lib.recipes import recipe_folder
+    from stages.lib.files.writing import write_json
+    from stages.lib.inference.device import set_up
+    from stages.lib.figures.measures import figures
+    from stages.lib.inference.loading import load
+    from stages.lib.evaluation.predictions import predictions_path, write_predictions
+    from stages.lib.recipes.recipe import recipe_folder
 
     table = predict(load(MODEL, recipe_folder(arguments.item), set_up(params.compute, params.seed)), params)
     write_predictions(predictions_path(arguments.item, "summarize"), table)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.lib import command
-from stages.lib.params import PARAMS, Params, load_params
+from stages.lib.plumbing.params import PARAMS, Params, load_params
 
 if TYPE_CHECKING:
-    from stages.lib.integrity import Finding
+    from stages.lib.reporting.integrity import Finding
 
 MODEL = Path("data/model")
 PRUNED = Path("data/pruned")
@@ -33,7 +33,7 @@ def _report(findings: "Iterable[Finding]") -> None:
 
 def _folders(params: Params) -> dict[Path, Path | None]:
     """The recipes of the variants, and what recovery made of all; beside each the metrics that count its weights."""
-    from stages.lib.recipes import recipe_folder
+    from stages.lib.recipes.recipe import recipe_folder
 
     variants = params.compare.variants
     compared = {variant: METRICS / "compare" / f"{variant}.json" for variant in variants}
@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     from ruamel.yaml import YAML
 
-    from stages.lib.integrity import (
+    from stages.lib.reporting.integrity import (
         check_cache,
         check_complete,
         check_locks,
@@ -59,8 +59,8 @@ def main(arguments: argparse.Namespace) -> None:
         check_settings,
         check_workspace,
     )
-    from stages.lib.lockfile import read_lock
-    from stages.lib.undo import cache_folder
+    from stages.lib.plumbing.lockfile import read_lock
+    from stages.lib.plumbing.undo import cache_folder
 
     _report(check_locks(RWLOCK))
     lock = read_lock()

@@ -31,8 +31,8 @@ from ruamel.yaml import YAML
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from stages.lib.compute import Device
-from stages.lib.sums import write_sums
+from stages.lib.inference.device import Device
+from stages.lib.files.hashing import write_sums
 
 if TYPE_CHECKING:
     from repository import Repository

@@ -11,7 +11,7 @@ import torch
 from conftest import TINY, Finished, changed_params, write_jsonl, write_params
 from safetensors.torch import load_file, save_file
 
-from stages.lib.sums import write_sums
+from stages.lib.files.hashing import write_sums
 
 RunStage = Callable[..., Finished]
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.lib.budgets import DEVIATION, spread, spread_by_importance
+from stages.lib.pruning.budgets import DEVIATION, spread, spread_by_importance
 
 
 @settings(deadline=None)

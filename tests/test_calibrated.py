@@ -11,14 +11,14 @@ from conftest import CPU, prose
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from stages.lib.budgets import spread
-from stages.lib.calibrated import calibrated_masks
-from stages.lib.calibration import calibration_windows
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.families import family_of, prunable_weights
-from stages.lib.importance import LEAST_GROWTH, OUTLIER, block_sensitivities, outlier_shares
-from stages.lib.methods.sparsegpt import input_products, sparsegpt_mask
-from stages.lib.models import Loaded, load
+from stages.lib.pruning.budgets import spread
+from stages.lib.pruning.calibrated import calibrated_masks
+from stages.lib.inference.calibration import calibration_windows
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.families import family_of, prunable_weights
+from stages.lib.pruning.importance import LEAST_GROWTH, OUTLIER, block_sensitivities, outlier_shares
+from stages.lib.pruning.sparsegpt import input_products, sparsegpt_mask
+from stages.lib.inference.loading import Loaded, load
 
 Matrix = npt.NDArray[np.float64]
 

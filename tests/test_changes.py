@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from stages.lib.artifacts import sha256
-from stages.lib.changes import apply_changes, write_changes
-from stages.lib.errors import UserError
-from stages.lib.recipes import CHANGES
+from stages.lib.files.writing import sha256
+from stages.lib.recipes.changed import apply_changes, write_changes
+from stages.lib.files.errors import UserError
+from stages.lib.recipes.recipe import CHANGES
 
 DTYPES = [torch.float32, torch.bfloat16]
 

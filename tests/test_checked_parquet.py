@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.lib.checked_parquet import ROWS_AT_ONCE, read_table, write_table
-from stages.lib.errors import UserError
+from stages.lib.files.parquet import ROWS_AT_ONCE, read_table, write_table
+from stages.lib.files.errors import UserError
 
 ROWS = st.lists(
     st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.integers(-(2**63), 2**63 - 1), st.floats(width=32))

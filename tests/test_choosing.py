@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stages.lib.choosing import choose, smallest_of_rows
-from stages.lib.errors import UserError
-from stages.lib.scopes import pattern_of, resolve_scope
+from stages.lib.recipes.choosing import choose, smallest_of_rows
+from stages.lib.files.errors import UserError
+from stages.lib.pruning.scopes import pattern_of, resolve_scope
 
 SCORES = st.sampled_from([0.0, 0.5, 1.0, 2.0])
 

@@ -13,15 +13,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from transformers import AutoModel
 
-from stages.lib.batches import by_length, last_real, pad, positions
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.classification import features, fit_head, last_states, tokenize
-from stages.lib.errors import UserError
-from stages.lib.finetuning import fine_tune
+from stages.lib.inference.batches import by_length, last_real, pad, positions
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.evaluation.classification import features, fit_head, last_states, tokenize
+from stages.lib.files.errors import UserError
+from stages.lib.evaluation.finetuning import fine_tune
 from stages.lib.metrics.accuracy import Accuracy
-from stages.lib.models import Loaded, load
-from stages.lib.params import Classify
-from stages.lib.recipes import prune_by_magnitude, write_recipe
+from stages.lib.inference.loading import Loaded, load
+from stages.lib.plumbing.params import Classify
+from stages.lib.recipes.recipe import prune_by_magnitude, write_recipe
 
 TEXTS = [prose(words, words) for words in (9, 3, 14, 1, 7)]
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from stages.lib.comparison import Comparison, compare
-from stages.lib.errors import UserError
-from stages.lib.measures import MEASURES, figures, intervals
-from stages.lib.statistics import holm, wilson
+from stages.lib.figures.comparison import Comparison, compare
+from stages.lib.files.errors import UserError
+from stages.lib.figures.measures import MEASURES, figures, intervals
+from stages.lib.figures.statistics import holm, wilson
 
 MEASURE = {measure.key: measure for measure in MEASURES}
 NOTHING = pd.DataFrame()

@@ -18,8 +18,8 @@ from stages.lib.corpora.rows import read_rows, write_rows
 from stages.lib.corpora.sampling import draw, shuffled
 from stages.lib.corpora.splits import UNSPLIT, assign_splits
 from stages.lib.corpora.text import read_text
-from stages.lib.errors import UserError
-from stages.lib.params import Params, load_params
+from stages.lib.files.errors import UserError
+from stages.lib.plumbing.params import Params, load_params
 
 
 def params_of(folder: Path, **changes: object) -> Params:

@@ -9,18 +9,18 @@ from conftest import CPU, ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.counts import count, count_masked
-from stages.lib.exporting import export
-from stages.lib.families import prunable_weights
-from stages.lib.families.gpt2 import GPT2
-from stages.lib.materialize import materialize
-from stages.lib.merging import merge, write_permutations
-from stages.lib.models import load
-from stages.lib.params import load_params
-from stages.lib.recipes import KeptBlocks, MergedFeedForward, prune_by_magnitude, pruned_masks, write_recipe
-from stages.lib.sums import write_sums
-from stages.lib.variants import block_groups
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.recipes.counts import count, count_masked
+from stages.lib.reporting.exporting import export
+from stages.lib.weights.families import prunable_weights
+from stages.lib.weights.gpt2 import GPT2
+from stages.lib.recipes.materialize import materialize
+from stages.lib.recipes.merged import merge, write_permutations
+from stages.lib.inference.loading import load
+from stages.lib.plumbing.params import load_params
+from stages.lib.recipes.recipe import KeptBlocks, MergedFeedForward, prune_by_magnitude, pruned_masks, write_recipe
+from stages.lib.files.hashing import write_sums
+from stages.lib.shrinking.variants import block_groups
 
 
 def test_total_is_the_models_own_with_tied_tensors_once(tiny_folder: Path) -> None:

@@ -9,7 +9,7 @@ from conftest import ROOT, TINY_PARAMS, Finished, changed_params, write_params
 from imports import executed_files
 from ruamel.yaml import YAML
 
-from stages.lib.params import Params
+from stages.lib.plumbing.params import Params
 
 DAG = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 ITEMS = ("model", "distilled", "text", "reviews", "documents")

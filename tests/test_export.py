@@ -10,11 +10,11 @@ import torch
 from conftest import CPU, Finished, changed_params, write_params
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stages.lib.measures import BEFORE_RECOVERY
-from stages.lib.model_card import render
-from stages.lib.models import load
-from stages.lib.params import Params
-from stages.lib.scopes import PruningMethod
+from stages.lib.figures.measures import BEFORE_RECOVERY
+from stages.lib.reporting.model_card import render
+from stages.lib.inference.loading import load
+from stages.lib.plumbing.params import Params
+from stages.lib.pruning.scopes import PruningMethod
 
 RunStage = Callable[..., Finished]
 

@@ -11,12 +11,12 @@ import pytest
 from conftest import Finished, changed_params, write_params
 from repository import Repository, ran
 
-from stages.lib.comparison import Comparison
-from stages.lib.frontier import COLUMNS, by_sparsity
-from stages.lib.frontier_plot import draw
-from stages.lib.measures import MEASURES, Estimate
-from stages.lib.statistics import Interval
-from stages.lib.study import Size
+from stages.lib.figures.comparison import Comparison
+from stages.lib.figures.frontier_table import COLUMNS, by_sparsity
+from stages.lib.reporting.frontier_plot import draw
+from stages.lib.figures.measures import MEASURES, Estimate
+from stages.lib.figures.statistics import Interval
+from stages.lib.reporting.study import Size
 
 RunStage = Callable[..., Finished]
 

@@ -7,12 +7,12 @@ import torch
 from conftest import CPU, TINY
 from transformers import PreTrainedTokenizerFast
 
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.errors import UserError
-from stages.lib.materialize import materialize
-from stages.lib.models import load
-from stages.lib.recipes import KeptBlocks, write_recipe
-from stages.lib.sums import write_sums
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.files.errors import UserError
+from stages.lib.recipes.materialize import materialize
+from stages.lib.inference.loading import load
+from stages.lib.recipes.recipe import KeptBlocks, write_recipe
+from stages.lib.files.hashing import write_sums
 
 KEPT = [0, 2, 4]
 DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}

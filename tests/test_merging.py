@@ -13,15 +13,15 @@ from conftest import CPU, TINY, prose
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from stages.lib.activations import pre_activations
-from stages.lib.alignment import Aligner
-from stages.lib.calibration import calibration_windows
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.errors import UserError
-from stages.lib.families import FAMILIES, Family, family_of, read_config
-from stages.lib.merging import match, merge, standardize
-from stages.lib.models import Loaded, load
-from stages.lib.sums import write_sums
+from stages.lib.shrinking.activations import pre_activations
+from stages.lib.shrinking.merging import Aligner
+from stages.lib.inference.calibration import calibration_windows
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.files.errors import UserError
+from stages.lib.weights.families import FAMILIES, Family, family_of, read_config
+from stages.lib.recipes.merged import match, merge, standardize
+from stages.lib.inference.loading import Loaded, load
+from stages.lib.files.hashing import write_sums
 
 DEPTH = 5
 TEXT = [prose(200, seed) for seed in range(3)]

@@ -13,13 +13,13 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
-from stages.lib.comparison import Comparison, Difference
-from stages.lib.example_changes import FlippedReview, SummaryPair, flipped_reviews, summary_pairs
-from stages.lib.frontier import COLUMNS
-from stages.lib.measures import MEASURES, Estimate
-from stages.lib.page import Run, render
-from stages.lib.statistics import Interval
-from stages.lib.study import Results, Size
+from stages.lib.figures.comparison import Comparison, Difference
+from stages.lib.reporting.example_changes import FlippedReview, SummaryPair, flipped_reviews, summary_pairs
+from stages.lib.figures.frontier_table import COLUMNS
+from stages.lib.figures.measures import MEASURES, Estimate
+from stages.lib.reporting.page import Run, render
+from stages.lib.figures.statistics import Interval
+from stages.lib.reporting.study import Results, Size
 
 HOSTILE = "<script>document.title = 'taken'</script><img src=http://192.0.2.1/x onerror=\"document.title='taken'\">"
 FLIPS = [

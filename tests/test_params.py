@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY_PARAMS, changed_params, write_params
 
-from stages.lib.errors import ParamsError
-from stages.lib.params import Params, load_params
+from stages.lib.files.errors import ParamsError
+from stages.lib.plumbing.params import Params, load_params
 
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 

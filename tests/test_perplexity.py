@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedTokenizerFast
 
 from stages.lib import perplexity
-from stages.lib.errors import UserError
-from stages.lib.measures import MEASURES, value
-from stages.lib.models import Loaded, load
-from stages.lib.params import Perplexity
-from stages.lib.perplexity import SEPARATOR, score, tokenize, windows
+from stages.lib.files.errors import UserError
+from stages.lib.figures.measures import MEASURES, value
+from stages.lib.inference.loading import Loaded, load
+from stages.lib.plumbing.params import Perplexity
+from stages.lib.inference.likelihood import SEPARATOR, score, tokenize, windows
 
 DOCUMENTS = [prose(200, 1), prose(150, 2), "🦜 naïve — 東京\n", prose(90, 3)]
 

@@ -11,12 +11,12 @@ import torch
 import torch.nn.utils.prune
 from conftest import CPU, Finished, changed_params, make_project, write_params
 
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.families import family_of, prunable_weights
-from stages.lib.integrity import check_pruned
-from stages.lib.models import load
-from stages.lib.params import load_params
-from stages.lib.recipes import Changed, Pruned, pruned_masks, read_recipe, unchanged
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.families import family_of, prunable_weights
+from stages.lib.reporting.integrity import check_pruned
+from stages.lib.inference.loading import load
+from stages.lib.plumbing.params import load_params
+from stages.lib.recipes.recipe import Changed, Pruned, pruned_masks, read_recipe, unchanged
 
 RunStage = Callable[..., Finished]
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from stages.lib.frontier import by_sparsity
-from stages.lib.params import load_params
+from stages.lib.figures.frontier_table import by_sparsity
+from stages.lib.plumbing.params import load_params
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REPORT = (ROOT / "report" / "report.md").read_text(encoding="utf-8")

@@ -12,14 +12,14 @@ from conftest import CPU, TINY
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from stages.lib.changes import write_changes
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.errors import UserError
-from stages.lib.families import family_of, prunable_weights
-from stages.lib.materialize import materialize
-from stages.lib.merging import merge, write_permutations
-from stages.lib.models import load
-from stages.lib.recipes import (
+from stages.lib.recipes.changed import write_changes
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.files.errors import UserError
+from stages.lib.weights.families import family_of, prunable_weights
+from stages.lib.recipes.materialize import materialize
+from stages.lib.recipes.merged import merge, write_permutations
+from stages.lib.inference.loading import load
+from stages.lib.recipes.recipe import (
     Changed,
     KeptBlocks,
     MagnitudePruned,
@@ -34,7 +34,7 @@ from stages.lib.recipes import (
     store_mask,
     write_recipe,
 )
-from stages.lib.sums import write_sums
+from stages.lib.files.hashing import write_sums
 
 
 @pytest.fixture

@@ -19,13 +19,13 @@ from repository import ENVIRONMENT, Repository, ran
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional
 
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.errors import UserError
-from stages.lib.materialize import materialize
-from stages.lib.models import Loaded, load
-from stages.lib.params import Recover
-from stages.lib.recovery import recover
-from stages.lib.training_text import training_windows
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.files.errors import UserError
+from stages.lib.recipes.materialize import materialize
+from stages.lib.inference.loading import Loaded, load
+from stages.lib.plumbing.params import Recover
+from stages.lib.recovery.training import recover
+from stages.lib.recovery.training_text import training_windows
 
 RunStage = Callable[..., Finished]
 DOCUMENTS = [prose(60, seed) for seed in range(20)]

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from conftest import Finished
 
-from stages.lib.artifacts import sha256
-from stages.lib.comparison import Comparison, Difference
-from stages.lib.frontier import COLUMNS
-from stages.lib.markdown_report import render
-from stages.lib.measures import MEASURES, Estimate
-from stages.lib.statistics import Interval
-from stages.lib.study import Results, Size
+from stages.lib.files.writing import sha256
+from stages.lib.figures.comparison import Comparison, Difference
+from stages.lib.figures.frontier_table import COLUMNS
+from stages.lib.reporting.markdown_report import render
+from stages.lib.figures.measures import MEASURES, Estimate
+from stages.lib.figures.statistics import Interval
+from stages.lib.reporting.study import Results, Size
 
 RunStage = Callable[..., Finished]
 

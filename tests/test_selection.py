@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from stages.lib import checkpoint as checkpoint_module
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.errors import UserError
-from stages.lib.masks import MaskDigest, magnitude_masks
-from stages.lib.selection import Threshold, select
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.files.errors import UserError
+from stages.lib.recipes.masks import MaskDigest, magnitude_masks
+from stages.lib.pruning.selection import Threshold, select
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 

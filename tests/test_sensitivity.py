@@ -8,15 +8,15 @@ import torch
 from conftest import CPU, TINY, prose
 from transformers import PreTrainedTokenizerFast
 
-from stages.lib.block_inputs import BlockInputs
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.families import family_of, prunable_weights
-from stages.lib.models import Loaded, load
-from stages.lib.params import Perplexity
-from stages.lib.perplexity import TokenizedText, negative_log_likelihoods, tokenize
-from stages.lib.recipes import prune_by_magnitude, write_recipe
-from stages.lib.sensitivity import Sensitivity
-from stages.lib.sums import write_sums
+from stages.lib.inference.block_inputs import BlockInputs
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.families import family_of, prunable_weights
+from stages.lib.inference.loading import Loaded, load
+from stages.lib.plumbing.params import Perplexity
+from stages.lib.inference.likelihood import TokenizedText, negative_log_likelihoods, tokenize
+from stages.lib.recipes.recipe import prune_by_magnitude, write_recipe
+from stages.lib.evaluation.sensitivity import Sensitivity
+from stages.lib.files.hashing import write_sums
 
 SETTINGS = Perplexity(context=32, stride=16, batch_size=3)
 DEPTH = 4

@@ -94,7 +94,7 @@ def test_an_interrupt_that_is_made_an_error_of(project: Path, error: str) -> Non
     script = f"""
 import argparse, os, signal
 from stages.lib import command
-from stages.lib.errors import UserError
+from stages.lib.files.errors import UserError
 
 def main(arguments):
     try:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from stages.lib.statistics import (
+from stages.lib.figures.statistics import (
     Interval,
     holm,
     mcnemar,

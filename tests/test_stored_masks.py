@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.errors import UserError
-from stages.lib.families import prunable_weights
-from stages.lib.models import load
-from stages.lib.recipes import store_mask, write_recipe
-from stages.lib.stored_masks import MASKS, read_masks, write_masks
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.files.errors import UserError
+from stages.lib.weights.families import prunable_weights
+from stages.lib.inference.loading import load
+from stages.lib.recipes.recipe import store_mask, write_recipe
+from stages.lib.recipes.stored import MASKS, read_masks, write_masks
 
 SHAPES = st.lists(hnp.array_shapes(min_dims=1, max_dims=2, max_side=40), min_size=1, max_size=4)
 

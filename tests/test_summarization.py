@@ -8,11 +8,11 @@ import torch
 from conftest import CPU, ROOT, prose
 from rouge_score import rouge_scorer
 
-from stages.lib.errors import UserError
-from stages.lib.metrics.rouge import KINDS, Rouge
-from stages.lib.models import Loaded, load
-from stages.lib.params import Summarize
-from stages.lib.summarization import lead_sentence, prompts, summarize
+from stages.lib.files.errors import UserError
+from stages.lib.evaluation.rouge import KINDS, Rouge
+from stages.lib.inference.loading import Loaded, load
+from stages.lib.plumbing.params import Summarize
+from stages.lib.evaluation.summarization import lead_sentence, prompts, summarize
 
 DOCUMENTS = [prose(words, words) for words in (12, 4, 30, 9)]
 

@@ -5,8 +5,8 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.lib.params import Absent, load_params
-from stages.lib.variants import Variant, block_groups, parse_variant
+from stages.lib.plumbing.params import Absent, load_params
+from stages.lib.shrinking.variants import Variant, block_groups, parse_variant
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from conftest import Finished
 from repository import ALL, Repository
 
-from stages.lib.errors import UserError
-from stages.lib.lockfile import read_lock
+from stages.lib.files.errors import UserError
+from stages.lib.plumbing.lockfile import read_lock
 
 
 @pytest.fixture

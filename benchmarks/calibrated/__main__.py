@@ -21,15 +21,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stages.baseline_ppl import TEXT, predict
-from stages.lib.calibrated import calibrated_masks
-from stages.lib.calibration import WINDOW, calibration_windows
-from stages.lib.compute import set_up
+from stages.lib.pruning.calibrated import calibrated_masks
+from stages.lib.inference.calibration import WINDOW, calibration_windows
+from stages.lib.inference.device import set_up
 from stages.lib.corpora.unscored import unscored_documents
-from stages.lib.exporting import export
-from stages.lib.families import family_of, prunable_weights, read_config
-from stages.lib.measures import figures
-from stages.lib.models import Loaded, load
-from stages.lib.params import Params, load_params
+from stages.lib.reporting.exporting import export
+from stages.lib.weights.families import family_of, prunable_weights, read_config
+from stages.lib.figures.measures import figures
+from stages.lib.inference.loading import Loaded, load
+from stages.lib.plumbing.params import Params, load_params
 from stages.prune import MODEL, ORIGINAL
 
 SETTINGS: tuple[tuple[Literal["wanda", "sparsegpt"], str, str], ...] = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.mistakes.setting import parse
 from stages.lib.corpora.rows import read_rows
-from stages.lib.measures import figures
-from stages.lib.perplexity import score
+from stages.lib.figures.measures import figures
+from stages.lib.inference.likelihood import score
 
 LINE = 128
 

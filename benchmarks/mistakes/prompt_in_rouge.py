@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.mistakes.setting import parse
 from stages.lib.corpora.rows import read_rows
 from stages.lib.corpora.sampling import draw
-from stages.lib.metrics.rouge import Rouge
-from stages.lib.summarization import summarize
+from stages.lib.evaluation.rouge import Rouge
+from stages.lib.evaluation.summarization import summarize
 
 
 def main() -> None:

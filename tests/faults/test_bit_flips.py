@@ -123,7 +123,7 @@ def in_cache(repository: Repository, name: str) -> Path:
 OBJECT_OF = """
 import json, sys
 from pathlib import Path
-from stages.lib.lockfile import read_lock
+from stages.lib.plumbing.lockfile import read_lock
 objects = Path(".dvc/cache/files/md5")
 outs = {out.path: out.md5 for stage in read_lock().values() for out in stage.outs}
 name = sys.argv[1]

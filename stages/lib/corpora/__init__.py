@@ -1,1 +1,1 @@
-"""Texts, reviews and documents: what they are read from, and the one form that the stages read."""
+"""Texts: where they come from, and the one form in which every stage reads them."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from inspect import cleandoc
 from pathlib import Path
 
-from stages.lib.errors import UserError
+from stages.lib.files.errors import UserError
 
 _UNDERLINE = re.compile(r"^[-=~]{3,}$")
 

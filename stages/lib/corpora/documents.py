@@ -6,8 +6,8 @@ from stages.lib.corpora.docstrings import described_objects
 from stages.lib.corpora.rows import Row
 from stages.lib.corpora.splits import Files
 from stages.lib.corpora.tables import read_table
-from stages.lib.errors import UserError
-from stages.lib.params import HubDocuments, LocalDocuments, PypiDocuments
+from stages.lib.files.errors import UserError
+from stages.lib.plumbing.params import HubDocuments, LocalDocuments, PypiDocuments
 
 DocumentItem = PypiDocuments | HubDocuments | LocalDocuments
 

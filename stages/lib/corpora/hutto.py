@@ -7,7 +7,7 @@ of Social Media Text. Eighth International Conference on Weblogs and Social Medi
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.lib.errors import UserError
+from stages.lib.files.errors import UserError
 
 CLEAR_RATING = 0.5
 """A review sentence is used if its rating, from -4 to 4, is at least this far from neutral."""

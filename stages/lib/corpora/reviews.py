@@ -7,8 +7,8 @@ from stages.lib.corpora import hutto
 from stages.lib.corpora.rows import Row
 from stages.lib.corpora.splits import Files, assign_splits
 from stages.lib.corpora.tables import read_table
-from stages.lib.errors import UserError
-from stages.lib.params import HubReviews, LocalReviews, PypiReviews
+from stages.lib.files.errors import UserError
+from stages.lib.plumbing.params import HubReviews, LocalReviews, PypiReviews
 
 ReviewItem = PypiReviews | HubReviews | LocalReviews
 Labelled = dict[str, tuple[str, int]]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from stages.lib.checked_parquet import read_table, write_table
-from stages.lib.errors import UserError
-from stages.lib.params import Split
+from stages.lib.files.parquet import read_table, write_table
+from stages.lib.files.errors import UserError
+from stages.lib.plumbing.params import Split
 
 ROWS = "rows.parquet"
 

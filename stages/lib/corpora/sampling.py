@@ -6,7 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
-from stages.lib.errors import UserError
+from stages.lib.files.errors import UserError
 
 
 def shuffled(keys: Iterable[str], seed: int) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from stages.lib.corpora.sampling import shuffled
-from stages.lib.params import Split
+from stages.lib.plumbing.params import Split
 
 UNSPLIT = "unsplit"
 

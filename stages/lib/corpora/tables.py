@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.lib.errors import UserError
+from stages.lib.files.errors import UserError
 
 
 def read_table(path: Path, columns: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -6,8 +6,8 @@ from stages.lib.corpora import hutto
 from stages.lib.corpora.rows import Row
 from stages.lib.corpora.splits import UNSPLIT, Files, assign_splits
 from stages.lib.corpora.tables import read_table
-from stages.lib.errors import UserError
-from stages.lib.params import HubText, LocalText, PypiText
+from stages.lib.files.errors import UserError
+from stages.lib.plumbing.params import HubText, LocalText, PypiText
 
 TextItem = PypiText | HubText | LocalText
 

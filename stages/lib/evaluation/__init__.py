@@ -1,0 +1,1 @@
+"""What a model says of each item: perplexity, classification, summarization, sensitivity."""

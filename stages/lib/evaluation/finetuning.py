@@ -1,0 +1,111 @@
+"""Fine-tuning of a whole model for classification, pruned weights held at zero."""
+
+import random
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from stages.lib.inference.batches import by_length
+from stages.lib.evaluation.classification import Labels, Probabilities, last_states
+from stages.lib.files.errors import UserError
+from stages.lib.inference.loading import Loaded
+from stages.lib.plumbing.params import Classify
+
+BATCHES_SORTED_TOGETHER = 50
+"""Length groups are made within this many batches, so that the order stays close to random."""
+
+
+def fine_tune(
+    loaded: Loaded,
+    train: Sequence[Sequence[int]],
+    labels: Labels,
+    test: Sequence[Sequence[int]],
+    settings: Classify,
+    classes: int,
+    seed: int,
+) -> Probabilities:
+    """Train body and head with AdamW and a linear decay; each test row's class probabilities.
+
+    After every step the weights under `loaded.masks` are set to zero again. Raises UserError if
+    the loss is no longer finite.
+    """
+    torch.manual_seed(seed)
+    head = nn.Linear(loaded.model.config.hidden_size, classes, dtype=torch.float32)
+    nn.init.normal_(head.weight, std=loaded.model.config.initializer_range)
+    nn.init.zeros_(head.bias)
+    head.to(loaded.device)
+    _train(loaded, head, train, labels, settings, seed)
+    _verify_masks(loaded)
+    return _predict(loaded, head, test, classes, settings.batch_size)
+
+
+def _train(
+    loaded: Loaded,
+    head: nn.Linear,
+    train: Sequence[Sequence[int]],
+    labels: Labels,
+    settings: Classify,
+    seed: int,
+) -> None:
+    plan = [batch for epoch in range(settings.epochs) for batch in _epoch(train, settings.batch_size, seed + epoch)]
+    weights = [*loaded.body.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=len(plan))
+    loaded.model.train()
+    progress = tqdm(plan, unit="step", desc="fine-tuning")
+    for batch in progress:
+        logits = head(last_states(loaded, [train[index] for index in batch]).float())
+        loss = functional.cross_entropy(logits, torch.as_tensor(labels[batch], device=logits.device))
+        if not torch.isfinite(loss):
+            raise UserError("fine-tuning diverged, its loss is not finite; lower classify.learning_rate in params.yaml")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        hold_masks(loaded)
+        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    loaded.model.eval()
+
+
+def _epoch(train: Sequence[Sequence[int]], batch_size: int, seed: int) -> Iterator[list[int]]:
+    """Batches of one epoch: shuffled, with texts of like length together."""
+    generator = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
+    order = list(range(len(train)))
+    generator.shuffle(order)
+    pool = batch_size * BATCHES_SORTED_TOGETHER
+    for start in range(0, len(order), pool):
+        part = order[start : start + pool]
+        batches = list(by_length([len(train[index]) for index in part], batch_size))
+        generator.shuffle(batches)
+        yield from ([part[index] for index in batch] for batch in batches)
+
+
+@torch.no_grad()
+def hold_masks(loaded: Loaded) -> None:
+    """Set every pruned weight to zero again."""
+    for name, mask in loaded.masks.items():
+        loaded.model.get_parameter(name).masked_fill_(mask, 0)
+
+
+@torch.no_grad()
+def _verify_masks(loaded: Loaded) -> None:
+    revived = sum(
+        int(torch.count_nonzero(loaded.model.get_parameter(name)[mask])) for name, mask in loaded.masks.items()
+    )
+    if revived:
+        raise AssertionError(f"{revived} pruned weights are not zero after fine-tuning")
+
+
+@torch.inference_mode()
+def _predict(
+    loaded: Loaded, head: nn.Linear, test: Sequence[Sequence[int]], classes: int, batch_size: int
+) -> Probabilities:
+    found = np.empty((len(test), classes))
+    for batch in tqdm(list(by_length([len(sequence) for sequence in test], batch_size)), unit="batch", desc="test"):
+        logits = head(last_states(loaded, [test[index] for index in batch]).float())
+        found[batch] = functional.softmax(logits.cpu().double(), dim=1).numpy()
+    return found

@@ -1,0 +1,69 @@
+"""Summaries by a causal language model: document, cue, and what the model adds after them."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from tqdm import tqdm
+from transformers import GenerationConfig
+
+from stages.lib.inference.batches import by_length, pad
+from stages.lib.files.errors import UserError
+from stages.lib.inference.loading import Loaded
+from stages.lib.plumbing.params import Summarize
+
+_SENTENCE = re.compile(r".*?[.!?][\"')\]]*(?=\s|$)", re.DOTALL)
+
+
+def lead_sentence(document: str) -> str:
+    """The document's first sentence: the baseline that a summary has to beat."""
+    text = document.strip()
+    sentence = _SENTENCE.match(text)
+    return sentence.group() if sentence else text
+
+
+def prompts(loaded: Loaded, documents: Sequence[str], settings: Summarize) -> list[list[int]]:
+    """Document and cue as tokens, long documents cut at their end so that a summary fits behind.
+
+    Raises UserError if cue and summary leave no room for a document.
+    """
+    cue = loaded.tokenizer(settings.cue, add_special_tokens=False)["input_ids"]
+    room = loaded.context_length - len(cue) - settings.max_new_tokens
+    if room < 1:
+        raise UserError(
+            f"cue and summarize.max_new_tokens take {len(cue) + settings.max_new_tokens} tokens, the model "
+            f"{loaded.context_length}; lower max_new_tokens in params.yaml"
+        )
+    encoded = loaded.tokenizer(list(documents), truncation=True, max_length=room)["input_ids"]
+    return [tokens + cue for tokens in encoded]
+
+
+@torch.inference_mode()
+def summarize(loaded: Loaded, documents: Sequence[str], settings: Summarize) -> list[str]:
+    """What the model adds after each document and cue, as text without special tokens."""
+    tokens = prompts(loaded, documents, settings)
+    loaded.model.generation_config = _generation(loaded, settings)
+    summaries = [""] * len(documents)
+    with tqdm(total=len(documents), unit="doc", desc="summaries") as progress:
+        for batch in by_length([len(prompt) for prompt in tokens], settings.batch_size):
+            ids, mask = (part.to(loaded.device) for part in pad([tokens[index] for index in batch], 0, "left"))
+            added = loaded.model.generate(input_ids=ids, attention_mask=mask)[:, ids.shape[1] :]
+            texts = loaded.tokenizer.batch_decode(added, skip_special_tokens=True)
+            for index, text in zip(batch, texts, strict=True):
+                summaries[index] = text.strip()
+            progress.update(len(batch))
+    return summaries
+
+
+def _generation(loaded: Loaded, settings: Summarize) -> GenerationConfig:
+    """Beam or greedy search; nothing but the end of text is taken from the model's own settings."""
+    end = loaded.model.generation_config.eos_token_id
+    end = loaded.tokenizer.eos_token_id if end is None else end
+    return GenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        num_beams=settings.num_beams,
+        no_repeat_ngram_size=settings.no_repeat_ngram_size,
+        do_sample=False,
+        eos_token_id=end,
+        pad_token_id=end[0] if isinstance(end, list) else end,
+    )

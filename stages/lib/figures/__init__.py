@@ -1,0 +1,1 @@
+"""What follows from predictions without running a model: measures, intervals and tests."""

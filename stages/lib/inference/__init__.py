@@ -1,0 +1,1 @@
+"""Models that run: device, loading, batches, token likelihoods and block-wise passes."""

@@ -1,0 +1,41 @@
+"""Device and dtype, from one place, and the switches that make a run repeat itself."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from stages.lib.files.errors import UserError
+from stages.lib.plumbing.params import Compute
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and in what precision a model runs."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def set_up(compute: Compute, seed: int) -> Device:
+    """Choose the device, seed every generator, and ask for deterministic kernels.
+
+    Raises UserError if the device is not there.
+    """
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS asks for
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.manual_seed(seed)
+    return Device(torch.device(_available(compute.device)), getattr(torch, compute.dtype))
+
+
+def _available(wanted: str) -> str:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return "cuda" if there["cuda"] else "cpu"
+    if not there[wanted]:
+        raise UserError(f"compute.device is {wanted}, which this machine or this torch lacks; use auto or cpu")
+    return wanted

@@ -1,0 +1,175 @@
+"""Perplexity of a text in sliding windows, and bits per byte beside it.
+
+The text's documents are joined by `SEPARATOR` and tokenized as a whole. Windows of `context`
+tokens start every `stride` tokens. Each window scores the tokens that no window before it has
+reached, given all that precede them in the window; the first token of a window, which nothing
+precedes, is not scored there. So every scored token is counted once, and there is no padding.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+from stages.lib.inference.batches import by_length, pad
+from stages.lib.files.errors import UserError
+from stages.lib.inference.loading import Loaded
+from stages.lib.plumbing.params import Perplexity
+
+Tokens = npt.NDArray[np.int64]
+Losses = npt.NDArray[np.float64]
+
+SEPARATOR = "\n\n"
+
+LOGITS_AT_ONCE = 1 << 21
+"""How many logits are held at once: 8 MiB of float32, against 200 MB for a window of SmolLM2."""
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """A text as tokens, and where each of them comes from."""
+
+    tokens: Tokens
+    byte_counts: npt.NDArray[np.int64]
+    """The UTF-8 bytes that each token adds to the text; their sum is the text's size."""
+    document: npt.NDArray[np.int64]
+    """The number of the document in which each token ends."""
+
+    def head(self, tokens: int) -> "TokenizedText":
+        """The first that many tokens, or all where there are fewer."""
+        return TokenizedText(self.tokens[:tokens], self.byte_counts[:tokens], self.document[:tokens])
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens `begin` to `end`, of which those from `scored` on are scored."""
+
+    begin: int
+    end: int
+    scored: int
+
+
+def tokenize(tokenizer: object, documents: Sequence[str]) -> TokenizedText:
+    """Tokenize documents as one text, special tokens as the tokenizer adds them."""
+    text = SEPARATOR.join(documents)
+    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)  # type: ignore[operator]
+    # A character may be split over several tokens: the first that reaches its end gets its bytes.
+    ends = np.maximum.accumulate(np.array([end for _, end in encoded["offset_mapping"]], dtype=np.int64))
+    ends[-1:] = len(text)  # some tokenizers leave white space out of a token's offsets
+    sizes = np.fromiter((len(character.encode()) for character in text), dtype=np.int64, count=len(text))
+    bytes_upto = np.concatenate([[0], np.cumsum(sizes)])[ends]
+    starts = np.cumsum([0] + [len(document) + len(SEPARATOR) for document in documents])
+    return TokenizedText(
+        tokens=np.array(encoded["input_ids"], dtype=np.int64),
+        byte_counts=np.diff(bytes_upto, prepend=0),
+        document=np.minimum(np.searchsorted(starts, ends - 1, side="right") - 1, len(documents) - 1),
+    )
+
+
+def windows(tokens: int, context: int, stride: int) -> Iterator[Window]:
+    """The windows over a text of that many tokens, in order."""
+    reached = 0
+    for begin in range(0, tokens, stride):
+        end = min(begin + context, tokens)
+        if end - begin > 1:
+            yield Window(begin, end, max(reached, begin + 1))
+        reached = end
+        if end == tokens:
+            return
+
+
+def negative_log_likelihoods(loaded: Loaded, text: TokenizedText, settings: Perplexity) -> Losses:
+    """Each token's negative log-likelihood in nats; NaN where it is not scored. Shape: (tokens,).
+
+    Raises UserError if the text is shorter than a window or a window longer than the model takes.
+    """
+    count, context = len(text.tokens), settings.context
+    if context > loaded.context_length:
+        raise UserError(
+            f"perplexity.context is {context}, the model takes {loaded.context_length} tokens; lower it in params.yaml"
+        )
+    if count < context:
+        raise UserError(
+            f"the scored text has {count} tokens, fewer than a window of {context}; "
+            "give a longer text, or lower perplexity.context in params.yaml"
+        )
+    plan = list(windows(count, context, settings.stride))
+    parts = losses_within(
+        loaded,
+        [text.tokens[window.begin : window.end] for window in plan],
+        [window.scored - window.begin for window in plan],
+        settings.batch_size,
+    )
+    losses = np.full(count, np.nan)
+    for window, part in zip(plan, parts, strict=True):
+        losses[window.scored : window.end] = part
+    return losses
+
+
+@torch.inference_mode()
+def losses_within(loaded: Loaded, sequences: Sequence[Tokens], firsts: Sequence[int], batch_size: int) -> list[Losses]:
+    """The negative log-likelihoods, in nats, of each sequence's tokens from `firsts` (1 or more) on.
+
+    Sequences of like length share a batch. They are padded on the right, where no token of a causal
+    model looks, so a batch changes nothing but the speed.
+    """
+    found: list[Losses] = [np.empty(0)] * len(sequences)
+    scored = [len(sequence) - first for sequence, first in zip(sequences, firsts, strict=True)]
+    with tqdm(total=sum(scored), unit="tok", desc="perplexity") as progress:
+        for batch in by_length([len(sequence) for sequence in sequences], batch_size):
+            # The state before a token predicts it, so the last one is not read.
+            inputs, _ = pad([sequences[index][:-1] for index in batch], 0, "right")
+            hidden = loaded.body(input_ids=inputs.to(loaded.device), use_cache=False).last_hidden_state
+            states = [hidden[row, firsts[index] - 1 : len(sequences[index]) - 1] for row, index in enumerate(batch)]
+            wanted = torch.from_numpy(np.concatenate([sequences[index][firsts[index] :] for index in batch]))
+            losses = _cross_entropies(loaded, torch.cat(states), wanted.to(loaded.device))
+            ends = np.cumsum([scored[index] for index in batch])
+            for index, part in zip(batch, np.split(losses, ends[:-1]), strict=True):
+                found[index] = part
+            progress.update(len(losses))
+    return found
+
+
+def _cross_entropies(loaded: Loaded, states: torch.Tensor, wanted: torch.Tensor) -> Losses:
+    """Cross entropies of the wanted tokens, a slice of the vocabulary's logits at a time.
+
+    Slices of the vocabulary, not of the positions: so each weight of the head is read once a batch.
+    """
+    head = loaded.model.get_output_embeddings()
+    vocabulary = head.weight.shape[0]
+    step = min(vocabulary, max(1, LOGITS_AT_ONCE // len(wanted)))
+    normalizer = torch.full(wanted.shape, -torch.inf, device=states.device)
+    logit = torch.empty_like(normalizer)
+    for start in range(0, vocabulary, step):
+        part = slice(start, start + step)
+        logits = functional.linear(states, head.weight[part], None if head.bias is None else head.bias[part]).float()
+        normalizer = torch.logaddexp(normalizer, logits.logsumexp(dim=1))
+        here = (wanted >= start) & (wanted < start + step)
+        logit[here] = logits[here, wanted[here] - start]
+    losses: Losses = (normalizer - logit).cpu().double().numpy()
+    return losses
+
+
+def score(loaded: Loaded, documents: Sequence[str], settings: Perplexity) -> pd.DataFrame:
+    """Score documents, joined to one text: sums over each document's scored tokens in each window.
+
+    Columns: document, window, tokens, bytes, nll (in nats). Raises as `negative_log_likelihoods` does.
+    """
+    text = tokenize(loaded.tokenizer, documents)
+    return sums(text, negative_log_likelihoods(loaded, text, settings), settings)
+
+
+def sums(text: TokenizedText, losses: Losses, settings: Perplexity) -> pd.DataFrame:
+    """Each token's loss, NaN where it is not scored, summed by document and window."""
+    window = np.zeros(len(losses), dtype=np.int64)
+    for number, part in enumerate(windows(len(losses), settings.context, settings.stride)):
+        window[part.scored : part.end] = number
+    table = pd.DataFrame(
+        {"document": text.document, "window": window, "tokens": 1, "bytes": text.byte_counts, "nll": losses}
+    )
+    return table[~np.isnan(losses)].groupby(["document", "window"], as_index=False).sum()

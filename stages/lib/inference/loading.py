@@ -1,0 +1,70 @@
+"""Ready models: a base checkpoint with a recipe applied, and its tokenizer."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
+
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.inference.device import Device
+from stages.lib.files.errors import UserError
+from stages.lib.recipes.materialize import Materialized, materialize
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A causal language model in evaluation mode, its tokenizer, and what is pruned in it."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    """By parameter name, True where pruned; filled only where it was asked for."""
+
+    @property
+    def body(self) -> torch.nn.Module:
+        """The model without its language-model head."""
+        body: torch.nn.Module = self.model.base_model
+        return body
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.device)
+
+    @property
+    def context_length(self) -> int:
+        """The largest number of tokens that the model takes."""
+        return int(self.model.config.max_position_embeddings)
+
+
+def load(base: Path, recipe: Path, device: Device, keep_masks: bool = False) -> Loaded:
+    """Load a base model folder with a recipe folder applied to it.
+
+    Raises UserError if either is missing or damaged, or the recipe is for another base.
+    """
+    return ready(materialize(Checkpoint(base), recipe), device, keep_masks)
+
+
+def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loaded:
+    """A materialized model as one that runs. Its weights may share memory with those it is made from.
+
+    Raises UserError if config, weights or tokenizer do not fit together.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(made.folder, local_files_only=True)
+        config = AutoConfig.for_model(**made.config)
+        model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+            None, config=config, state_dict=made.weights, dtype=device.dtype, output_loading_info=True
+        )
+        if (made.folder / GENERATION_CONFIG_NAME).is_file():
+            model.generation_config = GenerationConfig.from_pretrained(made.folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{made.folder}: cannot be loaded ({error}); run `dvc repro download`") from None
+    absent = sorted(info["missing_keys"])
+    if absent:
+        raise UserError(f"{made.folder}: lacks the weights {absent[0]}; run `dvc checkout` or `dvc repro`")
+    model.to(device.device).eval()
+    masks = {name: mask.to(device.device) for name, mask in made.masks.items()} if keep_masks else {}
+    return Loaded(model, tokenizer, masks)

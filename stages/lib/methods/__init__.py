@@ -1,1 +1,0 @@
-"""Pruning methods: each a formula for what a weight is worth, in a module of its own."""

@@ -1,1 +1,0 @@
-"""Local `evaluate` metric modules: `evaluate.load` takes their paths, and no hub is asked."""

@@ -1,0 +1,1 @@
+"""Which weights are pruned: scores, budgets and calibration; one module per method."""

@@ -1,0 +1,68 @@
+"""How much each block matters, for budgets that spare those that matter most."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from stages.lib.inference.block_inputs import BlockInputs
+from stages.lib.inference.blockwise import blocks_of, through_blocks
+from stages.lib.pruning.calibrated import input_statistics
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.families import Family
+from stages.lib.pruning.wanda import input_squares, wanda_scores
+from stages.lib.inference.loading import Loaded
+from stages.lib.inference.likelihood import losses_within
+from stages.lib.pruning.trial_pruning import restore, zero_smallest
+
+OUTLIER = 5.0
+"""How many times the mean of a block's scores an outlier is, OWL's M: the paper takes 5 or 7."""
+LEAST_GROWTH = 1e-4
+"""In nats a token: a block whose loss grows by less, or shrinks, is as good as one whose loss grows by this."""
+
+
+@torch.no_grad()
+def outlier_shares(loaded: Loaded, family: Family, windows: Sequence[torch.Tensor]) -> list[float]:
+    """The share of outliers among each block's Wanda scores, in the unpruned model.
+
+    Yin et al. (2024), "Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning
+    LLMs to High Sparsity", ICML.
+    """
+    shares = []
+    blocks = blocks_of(loaded, family)
+    for block, run in zip(blocks, through_blocks(loaded, blocks, windows), strict=True):
+        layers = [block.get_submodule(matrix) for matrix in family.matrices]
+        weights = [layer.get_parameter("weight").movedim(family.input_axis, 1) for layer in layers]
+        found = input_statistics(layers, run, input_squares)
+        scores = torch.cat([wanda_scores(*pair).flatten() for pair in zip(weights, found, strict=True)])
+        shares.append(float((scores > OUTLIER * scores.double().mean()).double().mean()))
+    return shares
+
+
+def block_sensitivities(
+    loaded: Loaded, checkpoint: Checkpoint, family: Family, windows: Sequence[torch.Tensor], sparsity: float
+) -> list[float]:
+    """The logarithm of how much the loss on some text grows with each block pruned alone, by magnitude.
+
+    Growth differs between blocks by orders of magnitude, hence the logarithm.
+    """
+    blocks = blocks_of(loaded, family)
+    inputs = BlockInputs(blocks)
+    with inputs.recorded():
+        dense = _loss(loaded, windows)
+    found = []
+    for number in tqdm(range(len(blocks)), unit="block", desc="sensitivity"):
+        names = [family.weight(number, matrix) for matrix in family.matrices]
+        zero_smallest(loaded, checkpoint, names, sparsity)
+        with inputs.resumed(number):
+            found.append(math.log(max(_loss(loaded, windows) - dense, LEAST_GROWTH)))
+        restore(loaded, checkpoint, names)
+    return found
+
+
+def _loss(loaded: Loaded, windows: Sequence[torch.Tensor]) -> float:
+    """The mean negative log-likelihood of all tokens but each window's first, in nats."""
+    sequences = [window[0].cpu().numpy() for window in windows]
+    return float(np.concatenate(losses_within(loaded, sequences, [1] * len(sequences), 1)).mean())

@@ -1,0 +1,77 @@
+"""Chooses exactly k of the smallest magnitudes over all matrices at once, without a sort.
+
+Two passes of counting find the k-th smallest: the first counts magnitudes by the upper half of
+their bits, the second, within the one bucket that the k-th falls into, by the lower half. Both
+read the memory-mapped weights chunk by chunk.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.files.errors import UserError
+
+_INFINITY = 0x7F80
+"""The upper half of an infinite float32's magnitude; NaNs have it too, or come after it."""
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A set of smallest magnitudes: all below `bits`, and the first `ties` of those equal to it."""
+
+    bits: int
+    """The threshold, as the bits of a float32."""
+    ties: int
+    """How many weights of exactly this magnitude are chosen, the first ones in state-dict order."""
+
+    @property
+    def value(self) -> float:
+        return float(np.uint32(self.bits).view(np.float32))
+
+
+def select(checkpoint: Checkpoint, names: Sequence[str], k: int) -> Threshold:
+    """Find the threshold that chooses exactly k weights of the named tensors.
+
+    Among equal magnitudes the first in the order of `names`, then of elements, are chosen.
+    Raises UserError if a weight is NaN or infinite, and ValueError unless 0 <= k <= their number.
+    """
+    high = _count_high(checkpoint, names)
+    if not 0 <= k <= int(high.sum()):
+        raise ValueError(f"k = {k} of {int(high.sum())} weights")
+    if k == 0:
+        return Threshold(bits=0, ties=0)
+    bucket, before = _bucket(high, k)
+    low = _count_low(checkpoint, names, bucket)
+    bits, ties = _bucket(low, k - before)
+    return Threshold(bits=bucket << 16 | bits, ties=k - before - ties)
+
+
+def _bucket(counts: Counts, k: int) -> tuple[int, int]:
+    """The bucket that holds the k-th smallest, and how many lie in the buckets before it."""
+    upto = np.cumsum(counts)
+    bucket = int(np.searchsorted(upto, k))
+    return bucket, int(upto[bucket] - counts[bucket])
+
+
+def _count_high(checkpoint: Checkpoint, names: Sequence[str]) -> Counts:
+    counts = np.zeros(1 << 15, dtype=np.int64)
+    for name in names:
+        for bits in checkpoint.magnitudes(name):
+            counts += np.bincount(bits >> np.uint32(16), minlength=counts.size)
+        if counts[_INFINITY:].any():
+            raise UserError(f"{checkpoint.path}: {name} holds NaN or infinite weights; mend the model first")
+    return counts
+
+
+def _count_low(checkpoint: Checkpoint, names: Sequence[str], bucket: int) -> Counts:
+    counts = np.zeros(1 << 16, dtype=np.int64)
+    for name in names:
+        for bits in checkpoint.magnitudes(name):
+            inside = bits[bits >> np.uint32(16) == bucket]
+            counts += np.bincount(inside & np.uint32(0xFFFF), minlength=counts.size)
+    return counts

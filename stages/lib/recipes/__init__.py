@@ -1,0 +1,1 @@
+"""Compressed models as recipes over a base checkpoint; one module per kind."""

@@ -1,0 +1,1 @@
+"""The report and its page, model cards, exports and integrity checks."""

@@ -1,0 +1,103 @@
+"""The report in words: its answer, its notes, and how a figure is written; the page says the same."""
+
+from dataclasses import dataclass
+
+from stages.lib.figures.comparison import REFERENCES, Comparison
+from stages.lib.figures.measures import Estimate
+from stages.lib.figures.statistics import Interval
+from stages.lib.reporting.study import Results
+
+SIGNIFICANT = 0.05
+IN_THE_TABLE = ("perplexity", "bits_per_byte", "accuracy", "rougeL")
+HEADED_BEFORE_RECOVERY = "perplexity before recovery ↓"
+SIGNS = dict(zip(REFERENCES, "*†", strict=True))
+
+
+@dataclass(frozen=True)
+class Mark:
+    """That a model differs significantly from a reference."""
+
+    sign: str
+    reference: str
+    p: str
+
+
+def answer(results: Results) -> str:
+    """What pruning cost, in two sentences."""
+    before, after = (results.sizes[model].effective_parameters / 1e6 for model in ("original", "pruned"))
+    perplexity, accuracy, rouge = (_both(results.by_key[key]) for key in ("perplexity", "accuracy", "rougeL"))
+    unrecovered, sparsity = results.unrecovered, results.sparsity
+    return (
+        f"Setting {sparsity:.1%} of the prunable weights to zero takes the model from {before:.1f}M to {after:.1f}M "
+        f"effective parameters. Perplexity goes from {perplexity[0]:.1f} to {perplexity[1]:.1f} "
+        f"(× {perplexity[1] / perplexity[0]:.2f}), accuracy from {accuracy[0]:.3f} to {accuracy[1]:.3f}, "
+        f"ROUGE-L from {rouge[0]:.3f} to {rouge[1]:.3f}."
+        + (f" Before recovery, perplexity was {unrecovered['pruned'].value:.1f}." if unrecovered else "")
+    )
+
+
+def _both(comparison: Comparison) -> tuple[float, float]:
+    return comparison.estimates["original"].value, comparison.estimates["pruned"].value
+
+
+def marks(comparison: Comparison, model: str) -> list[Mark]:
+    """A mark for each reference that a model differs from significantly."""
+    found = [(reference, comparison.differences.get((model, reference))) for reference in REFERENCES]
+    return [
+        Mark(SIGNS[reference], reference, f"{difference.p_holm:.1g}")
+        for reference, difference in found
+        if difference is not None and difference.p_holm < SIGNIFICANT
+    ]
+
+
+def notes(results: Results) -> list[str]:
+    """What the marks say, which model is which, and what must not be read into the figures."""
+    models, vocabulary = list(results.sizes), results.vocabulary
+    perplexities = results.by_key["perplexity"].estimates
+    lost = [model for model in models if perplexities[model].value > vocabulary]
+    found = [
+        f"* differs from the original, † from the pruned model: p < {SIGNIFICANT} on the same items, corrected by "
+        f"Holm's method over the {len(models) - 1} models that are held against each.",
+    ]
+    if lost:
+        found.append(
+            f"{', '.join(lost)}: a perplexity above {vocabulary:,}, worse than guessing uniformly among all tokens. "
+            + (
+                "This recovery is too short for them."
+                if results.unrecovered
+                else "They are not trained after the operation, and without that it destroys them; the published study "
+                "fine-tuned them first, and its figures measure that training."
+            )
+        )
+    if any(model.startswith("merged_") for model in models):
+        found.append(
+            "`merged_n`: every block of a group of n uses the group's average feed-forward, as the published text "
+            "says. `merged_n-anchor`: only the group's first block does, as its notebook did."
+        )
+    if any(model.startswith("compressed_") for model in models):
+        found.append("`compressed_n`: of each n blocks the first is kept, with its attention.")
+    if "pruned-tied-head" in models:
+        found.append(
+            "`pruned-tied-head`: what the published Pruned_104M really was. The smallest weights of the tied head, "
+            "the token embedding, are zero, and no block is touched; `pruned` is what its text describes."
+        )
+    return found
+
+
+def headed(comparison: Comparison) -> str:
+    return f"{comparison.measure.name} {'↓' if comparison.measure.better == 'lower' else '↑'}"
+
+
+def places(value: float) -> int:
+    return 0 if value >= 1000 else 2 if value >= 10 else 3
+
+
+def with_interval(value: float, interval: Interval | None, places: int, sign: str = "") -> str:
+    form = f"{sign},.{places}f" if abs(value) < 1e6 else f"{sign}.2e"
+    if interval is None:
+        return f"{value:{form}}"
+    return f"{value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
+
+
+def estimated(estimate: Estimate) -> str:
+    return with_interval(estimate.value, estimate.interval, places(estimate.value))

@@ -1,0 +1,1 @@
+"""The study's other models: matching, averaging and leaving out blocks."""

@@ -1,0 +1,1 @@
+"""Checkpoints at rest: model families, tensors on disk, and how a download is normalized."""

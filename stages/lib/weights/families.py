@@ -1,0 +1,62 @@
+"""Model families: the only place that knows where an architecture keeps its blocks and matrices."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stages.lib.files.errors import UserError
+from stages.lib.weights.family import Family, FeedForward
+from stages.lib.weights.gpt2 import GPT2
+from stages.lib.weights.llama import LLAMA
+
+FAMILIES = {family.model_type: family for family in (GPT2, LLAMA)}
+
+
+def read_config(model: Path) -> dict[str, Any]:
+    """The content of a model folder's `config.json`.
+
+    Raises UserError if there is none, or it is not JSON.
+    """
+    try:
+        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{model}: holds no config.json; give a Hugging Face model folder") from None
+    except ValueError as error:
+        raise UserError(f"{model}/config.json: not JSON ({error}); fetch it again") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{model}/config.json: not a JSON object; fetch it again")
+    return config
+
+
+def family_of(model: Path) -> Family:
+    """The family of a model folder.
+
+    Raises UserError for an architecture that no family module describes.
+    """
+    model_type = read_config(model).get("model_type")
+    if model_type not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise UserError(
+            f"{model}: model_type {model_type!r} is of no known family ({known}); "
+            "describe it in a module of stages/lib/families"
+        )
+    return FAMILIES[model_type]
+
+
+def prunable_weights(model: Path) -> list[str]:
+    """The names of a model folder's prunable tensors, in state-dict order."""
+    return family_of(model).prunable(read_config(model))
+
+
+def tied_head(model: Path) -> list[str]:
+    """The name of the one tensor that is both a model folder's token embedding and its head.
+
+    Raises UserError if the model has a head of its own.
+    """
+    family, config = family_of(model), read_config(model)
+    if not config.get("tie_word_embeddings", True):
+        raise UserError(f"{model}: its head is not tied to the token embedding, so there is no tied head to prune")
+    return [family.embedding]
+
+
+__all__ = ["FAMILIES", "Family", "FeedForward", "family_of", "prunable_weights", "read_config", "tied_head"]

@@ -1,0 +1,94 @@
+"""Normalizes a pretrained model, once: safetensors, config and tokenizer in one folder."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
+
+from stages.lib import progress
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.files.errors import UserError
+from stages.lib.weights.families import family_of, read_config
+from stages.lib.files.hashing import write_sums
+
+_INFINITE = 0x7F800000
+
+
+def quiet() -> None:
+    """Leave on the screen what a user can act on; progress only where someone is looking."""
+    logging.set_verbosity_error()
+    if progress.hidden():
+        logging.disable_progress_bar()
+
+
+def normalize_folder(source: Path, out: Path) -> None:
+    """Write a Hugging Face model folder into `out`, in its own dtype, tensor names as the family's.
+
+    Raises UserError for a folder that is incomplete or damaged, of an unknown family, quantized,
+    or whose weights are not all finite.
+    """
+    family_of(source)
+    if "quantization_config" in read_config(source):
+        raise UserError(f"{source}: is quantized; give the model in float32, float16 or bfloat16")
+    if not any(source.glob("*.safetensors")):
+        raise UserError(f"{source}: holds no safetensors; save the model with safe_serialization first")
+    tokenizer = _load_tokenizer(source)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype="auto", use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{source}: cannot be loaded, truncated or damaged ({error}); fetch it again") from None
+    missing = sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"]))
+    if missing:
+        raise UserError(f"{source}: lacks {missing[0]} in the shape that its config.json says; fetch it again")
+    _save(model, tokenizer, out)
+
+
+def normalize_gguf(source: Path, out: Path) -> None:
+    """Write a GGUF file's model, dequantized to float32, into `out`. Raises UserError if damaged."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        read = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise UserError(f"{source.name}: not a GGUF file that transformers can read ({error})") from None
+    # The loaded model calls itself quantized, and refuses to be saved; its weights are not.
+    config = type(read.config).from_dict(
+        {
+            key: value
+            for key, value in read.config.to_dict().items()
+            if key not in ("quantization_config", "_name_or_path")
+        }
+    )
+    config.name_or_path = ""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(read.state_dict(), assign=True)
+    model.tie_weights()
+    _save(model, tokenizer, out)
+
+
+def _load_tokenizer(source: Path) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{source}: holds no tokenizer that can be read ({error}); add tokenizer.json") from None
+
+
+def _save(model: PreTrainedModel, tokenizer: Any, out: Path) -> None:
+    if not tokenizer.is_fast:
+        raise UserError("the model's tokenizer gives no offsets; add its tokenizer.json")
+    model.save_pretrained(out, max_shard_size="1TB")
+    tokenizer.save_pretrained(out)
+    family_of(out)
+    _check_finite(Checkpoint(out))
+    write_sums(out)
+
+
+def _check_finite(checkpoint: Checkpoint) -> None:
+    for name in checkpoint.names:
+        if any((bits >= _INFINITE).any() for bits in checkpoint.magnitudes(name)):
+            raise UserError(f"{name} holds NaN or infinite weights; mend the model first")
