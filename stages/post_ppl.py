@@ -1,17 +1,16 @@
-"""Measure the perplexity of the pruned model on the same tokens as the original's, and that before recovery."""
+"""Score the same text with the pruned model, also before its recovery, and count its parameters."""
 
 import argparse
-from pathlib import Path
 
-from stages.baseline_ppl import measure
-from stages.lib import command
-
-PRUNED = Path("data/pruned")
-METRICS = Path("metrics/post_ppl.json")
+from stages.lib.plumbing import command
+from stages.lib.plumbing.params import load_params
 
 
 def main(arguments: argparse.Namespace) -> None:
-    measure("pruned", METRICS, unrecovered=PRUNED)
+    params = load_params()
+    from stages.lib.evaluation.predict import predict
+
+    predict("pruned", ["size", "perplexity"], params)
 
 
 if __name__ == "__main__":

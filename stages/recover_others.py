@@ -1,16 +1,14 @@
 """Train one of the study's other models for as many steps as the pruned one."""
 
 import argparse
-from pathlib import Path
 
-from stages.lib import command
-from stages.recover import recover_model
-
-VARIANTS = Path("data/variants")
+from stages.lib.plumbing import command
+from stages.lib.plumbing.params import load_params
+from stages.lib.recovery.taking_over import recover_or_take_over
 
 
 def main(arguments: argparse.Namespace) -> None:
-    recover_model(arguments.item, VARIANTS / arguments.item)
+    recover_or_take_over(arguments.item, load_params())
 
 
 if __name__ == "__main__":

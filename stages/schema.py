@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from stages.lib import command
+from stages.lib.plumbing import command
 from stages.lib.plumbing.params import Params
 
 OUT = Path("docs/params.schema.json")

@@ -292,8 +292,6 @@ def make_project(folder: Path, model: Path) -> None:
         ".dvcignore",
         ".gitignore",
         "data/.gitignore",
-        "data/predictions/.gitignore",
-        "metrics/frontier/.gitkeep",
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)

@@ -1,28 +1,22 @@
-"""Which of the repository's files a module executes, found from its syntax tree."""
+"""What a module of this repository executes, and the packages of the library that this takes it to."""
 
 import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+LIBRARY = ROOT / "stages" / "lib"
+PACKAGES = [
+    *("files", "corpora", "weights", "recipes", "inference", "pruning", "shrinking", "recovery"),
+    *("evaluation", "figures", "reporting", "plumbing"),
+]
+"""The packages of the library, in the order in which they may import each other: only from those before."""
 
 
-def executed_files(module: Path) -> set[str]:
-    """The module and all it imports from this repository, directly or not, at any depth of its code.
-
-    The templates that they name are among them. A package's `__init__.py` counts where it holds more than a docstring.
-    """
-    found: set[Path] = set()
-    waiting = [module]
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting += _imported(ast.parse(path.read_text(encoding="utf-8")))
-    templates = {template for path in found for template in _templates(path)}
-    return {str(path.relative_to(ROOT)) for path in found | templates if path.suffix != ".py" or _has_code(path)}
-
-
-def _imported(tree: ast.AST) -> list[Path]:
+def imported(path: Path, types: bool = False) -> set[Path]:
+    """The modules of this repository that a module imports, at any depth of its code; for types only if asked to."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not types:
+        tree = _WithoutTypes().visit(tree)
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -31,21 +25,36 @@ def _imported(tree: ast.AST) -> list[Path]:
             assert node.level == 0, "imports are absolute here"
             names.add(node.module or "")
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    paths: list[Path] = []
-    for name in names:
-        parts = name.split(".")
-        for depth in range(1, len(parts) + 1):
-            base = ROOT.joinpath(*parts[:depth])
-            paths += [path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()]
-    return paths
+    return {file for name in names if (file := ROOT.joinpath(*name.split(".")).with_suffix(".py")).is_file()}
 
 
-def _templates(module: Path) -> set[Path]:
-    """The templates beside a module that it names."""
-    constants = (node.value for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.Constant))
-    return {module.parent / value for value in constants if isinstance(value, str) and value.endswith(".j2")}
+class _WithoutTypes(ast.NodeTransformer):
+    """Removes what stands under `if TYPE_CHECKING`, which is never executed."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return [self.visit(other) for other in node.orelse] or ast.Pass()
+        return self.generic_visit(node)
 
 
-def _has_code(path: Path) -> bool:
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    return path.name != "__init__.py" or any(not isinstance(node, ast.Expr) for node in body)
+def package_of(module: Path) -> str | None:
+    """The library's package that a module lies in; None for a script."""
+    return module.relative_to(LIBRARY).parts[0] if module.is_relative_to(LIBRARY) else None
+
+
+def reached(module: Path) -> set[Path]:
+    """The module and all it imports, directly or not, but for the plumbing, on which no result depends."""
+    found: set[Path] = set()
+    waiting = {module}
+    while waiting:
+        path = waiting.pop()
+        if path not in found and package_of(path) != "plumbing":
+            found.add(path)
+            waiting |= imported(path)
+    return found
+
+
+def code_deps(script: Path) -> set[str]:
+    """A stage's dependencies in dvc.yaml: its script, and the folders of the library that it reaches."""
+    packages = {package for module in reached(script) if (package := package_of(module))}
+    return {str(script.relative_to(ROOT)), *(f"stages/lib/{package}" for package in packages)}

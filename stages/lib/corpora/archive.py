@@ -1,4 +1,4 @@
-"""Single members out of zip and tar archives, streamed; nothing is unpacked by a path from within."""
+"""Extracts single members from zip and tar archives, streamed; no path from an archive is used."""
 
 import shutil
 import tarfile
@@ -13,7 +13,7 @@ from stages.lib.files.errors import UserError
 
 
 def extract(archive: Path, members: Sequence[str], into: Path) -> Path:
-    """Follow `members`, each a path inside the archive before it, and give the last one's path.
+    """Extract `members`, each from the archive before it, and return the path of the last one.
 
     Each is written into the folder `into` under a number, never under a name from an archive.
     Raises UserError if an archive is damaged or a member missing.

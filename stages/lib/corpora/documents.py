@@ -1,36 +1,41 @@
 """Documents with summaries: rows of (document, text, summary)."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.lib.corpora.docstrings import described_objects
 from stages.lib.corpora.rows import Row
 from stages.lib.corpora.splits import Files
 from stages.lib.corpora.tables import read_table
 from stages.lib.files.errors import UserError
-from stages.lib.plumbing.params import HubDocuments, LocalDocuments, PypiDocuments
 
-DocumentItem = PypiDocuments | HubDocuments | LocalDocuments
+if TYPE_CHECKING:
+    from stages.lib.plumbing.sources import Documents
+
+COLUMNS = {"text": "text", "summary": "summary"}
+"""The columns of a table, if `columns` does not name others."""
 
 
-def read_documents(item: DocumentItem, files: Files) -> list[Row]:
-    """Read a document item's files into rows; nothing is fitted on them, so they have no split.
+def read_documents(item: "Documents", files: Files) -> list[Row]:
+    """Read the files of the documents into rows; nothing is fitted on them, so they have no split.
 
-    Raises UserError if no document is as long as asked for, or a summary is missing.
+    Raises UserError if no document has the wanted number of words, or a summary is missing.
     """
+    wanted = item.min_words or 1
     rows = [row for paths in files.values() for path in paths for row in _pairs(item, path)]
-    kept = [row for row in rows if len(row["text"].split()) >= item.min_words]
+    kept = [row for row in rows if len(row["text"].split()) >= wanted]
     if not kept:
-        raise UserError(f"documents: none of {len(rows)} has {item.min_words} words; lower documents.min_words")
+        raise UserError(f"documents: none of {len(rows)} has {wanted} words; lower documents.min_words")
     return kept
 
 
-def _pairs(item: DocumentItem, path: Path) -> list[Row]:
+def _pairs(item: "Documents", path: Path) -> list[Row]:
     if item.format == "docstrings":
         return [
             {"document": found.name, "text": found.description, "summary": found.summary}
             for found in described_objects(path)
         ]
-    rows = read_table(path, item.columns.model_dump())
+    rows = read_table(path, item.columns.model_dump() if item.columns else COLUMNS)
     for number, row in enumerate(rows, 1):
         for key in ("text", "summary"):
             if not isinstance(row[key], str) or not row[key].strip():

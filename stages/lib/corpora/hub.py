@@ -3,18 +3,20 @@
 import hashlib
 import re
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from httpx2 import HTTPError
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import logging
 
-from stages.lib.files.writing import sha256
 from stages.lib.files.errors import UserError
-from stages.lib.plumbing.params import Hub, HubFiles
+from stages.lib.files.hashing import sha256
 
-# Weights as safetensors only; pickles and code stay where they are.
+if TYPE_CHECKING:
+    from stages.lib.plumbing.sources import Hub, HubFiles
+
+# Weights as safetensors only; pickles and code are not downloaded.
 _MODEL_FILES = [
     "config.json",
     "generation_config.json",
@@ -31,10 +33,10 @@ _MODEL_FILES = [
 ]
 
 
-def fetch_model(item: Hub) -> Path:
-    """Download a model's config, weights and tokenizer, and give their folder.
+def fetch_model(item: "Hub") -> Path:
+    """Download a model's config, weights and tokenizer, and return their folder.
 
-    An interrupted download goes on where it stopped. Raises UserError if the hub cannot be
+    An interrupted download resumes where it stopped. Raises UserError if the hub cannot be
     reached, does not have the revision, or a file is not the pinned one.
     """
     folder = _snapshot(item, "model", _MODEL_FILES)
@@ -48,10 +50,10 @@ def fetch_model(item: Hub) -> Path:
     return folder
 
 
-def fetch_files(item: HubFiles) -> dict[str, list[Path]]:
-    """Download a data set's files, and give their paths by split. Raises as `fetch_model` does.
+def fetch_files(item: "HubFiles") -> dict[str, list[Path]]:
+    """Download a data set's files, and return their paths by split. Raises as `fetch_model` does.
 
-    The revision, a commit hash, pins every file's content; `sha256` pins one again, by our own word.
+    The revision, a commit hash, pins every file's content; `sha256` pins single files a second time.
     """
     names = [name for group in item.files.values() for name in group]
     folder = _snapshot(item, "dataset", names)
@@ -62,13 +64,13 @@ def fetch_files(item: HubFiles) -> dict[str, list[Path]]:
     return {split: [folder / name for name in group] for split, group in item.files.items()}
 
 
-def _snapshot(item: Hub, kind: Literal["model", "dataset"], patterns: list[str]) -> Path:
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it tries again by itself; what fails in the end is told in one line below
+def _snapshot(item: "Hub", kind: Literal["model", "dataset"], patterns: list[str]) -> Path:
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it retries by itself; a final failure is reported in one line below
     try:
         return Path(snapshot_download(item.repo, repo_type=kind, revision=item.revision, allow_patterns=patterns))
     except (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-            raise  # the disk's fault, not the hub's
+            raise  # the disk is at fault, not the hub
         cause = error if isinstance(error, HfHubHTTPError) else error.__cause__
         status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
         if status in (401, 403, 404):
@@ -82,7 +84,7 @@ def _snapshot(item: Hub, kind: Literal["model", "dataset"], patterns: list[str])
         ) from None
 
 
-def _verify(item: Hub, folder: Path) -> None:
+def _verify(item: "Hub", folder: Path) -> None:
     for name, digest in item.sha256.items():
         if not (folder / name).is_file():
             raise UserError(f"{item.repo}: has no {name} at {item.revision}; correct `sha256` in params.yaml")
@@ -96,11 +98,11 @@ def _verify(item: Hub, folder: Path) -> None:
         pinned = str(path.relative_to(folder)) in item.sha256
         if path.is_file() and not pinned and not _is_as_listed(path):
             _forget(path)
-            raise UserError(f"{item.repo}: {path.name} is not what the hub lists, it arrived damaged; run again")
+            raise UserError(f"{item.repo}: {path.name} does not match the hub's listing, it arrived damaged; run again")
 
 
 def _is_as_listed(path: Path) -> bool:
-    """Whether a file in the hub's cache has the content whose hash the hub listed it under.
+    """Whether a file in the hub's cache has the content that the hub listed.
 
     The cache names a file's content by that hash: SHA-256 of a large file, Git's own of a small one.
     """
@@ -114,5 +116,5 @@ def _is_as_listed(path: Path) -> bool:
 
 
 def _forget(path: Path) -> None:
-    """A damaged file would otherwise be taken from the hub's cache again and again."""
+    """Remove a damaged file, which would otherwise be taken from the hub's cache again and again."""
     path.resolve().unlink()

@@ -1,12 +1,15 @@
 """The user's own files and folders."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.lib.files.errors import UserError
-from stages.lib.plumbing.params import Local
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.sources import Local
 
 
-def existing_file(item: Local) -> Path:
+def existing_file(item: "Local") -> Path:
     """The path of a local file. Raises UserError if it is missing, a folder, or empty."""
     path = Path(item.path)
     if not path.exists():
@@ -18,7 +21,7 @@ def existing_file(item: Local) -> Path:
     return path
 
 
-def existing_folder(item: Local) -> Path:
+def existing_folder(item: "Local") -> Path:
     """The path of a local folder. Raises UserError if it is missing, a file, or empty."""
     path = Path(item.path)
     if not path.exists():

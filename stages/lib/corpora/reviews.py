@@ -1,26 +1,40 @@
 """Reviews for classification: rows of (document, split, text, label)."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.lib.corpora import hutto
 from stages.lib.corpora.rows import Row
 from stages.lib.corpora.splits import Files, assign_splits
 from stages.lib.corpora.tables import read_table
 from stages.lib.files.errors import UserError
-from stages.lib.plumbing.params import HubReviews, LocalReviews, PypiReviews
 
-ReviewItem = PypiReviews | HubReviews | LocalReviews
+if TYPE_CHECKING:
+    from stages.lib.plumbing.sources import Reviews
+
+COLUMNS = {"text": "text", "label": "label"}
+"""The columns of a table, if `columns` does not name others."""
+CLASSES = ("negative", "positive")
+"""The names of the classes, if `classes` does not give others."""
+TEST_SHARE = 0.5
+"""The share that is scored, if `test_share` does not say."""
+
 Labelled = dict[str, tuple[str, int]]
 
 
-def read_reviews(item: ReviewItem, files: Files, seed: int) -> list[Row]:
-    """Read a review item's files into rows.
+def class_names(item: "Reviews") -> Sequence[str]:
+    """The names of the classes, in the order of their numbers."""
+    return item.classes or CLASSES
 
-    Raises UserError for a text that is missing or a label that is none of the classes.
+
+def read_reviews(item: "Reviews", files: Files, seed: int) -> list[Row]:
+    """Read the files of the reviews into rows.
+
+    Raises UserError for a text that is missing or a label that names no class.
     """
     labelled = {split: _labelled(item, paths) for split, paths in files.items()}
-    splits = assign_splits(labelled, item.test_share, seed)
+    splits = assign_splits(labelled, item.test_share or TEST_SHARE, seed)
     return [
         {"document": document, "split": splits[split, document], "text": text, "label": label}
         for split, reviews in labelled.items()
@@ -28,20 +42,23 @@ def read_reviews(item: ReviewItem, files: Files, seed: int) -> list[Row]:
     ]
 
 
-def _labelled(item: ReviewItem, paths: list[Path]) -> Labelled:
+def _labelled(item: "Reviews", paths: list[Path]) -> Labelled:
     if item.format == "hutto-reviews":
         return {key: value for path in paths for key, value in hutto.reviews(path).items()}
     labelled: Labelled = {}
     for path in paths:
-        for number, row in enumerate(read_table(path, item.columns.model_dump()), 1):
+        for number, row in enumerate(read_table(path, item.columns.model_dump() if item.columns else COLUMNS), 1):
             if not isinstance(row["text"], str) or not row["text"].strip():
                 raise UserError(f"{path}, row {number}: has no text; remove the row")
-            labelled[str(len(labelled))] = (row["text"], _label(row["label"], item.classes, f"{path}, row {number}"))
+            labelled[str(len(labelled))] = (
+                row["text"],
+                _label(row["label"], class_names(item), f"{path}, row {number}"),
+            )
     return labelled
 
 
-def _label(value: Any, classes: list[str], where: str) -> int:
-    """A class's number, given as such or as its name."""
+def _label(value: Any, classes: Sequence[str], where: str) -> int:
+    """The number of a class, given as such or by its name."""
     if isinstance(value, str) and value in classes:
         return classes.index(value)
     if isinstance(value, int) and 0 <= value < len(classes):

@@ -1,4 +1,4 @@
-"""The normalized form of a data set: one Parquet file of rows, written once, read by the stages."""
+"""The one form in which every stage reads a data set: a Parquet file of rows."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from stages.lib.files.parquet import read_table, write_table
+from stages.lib.corpora.splits import Split
 from stages.lib.files.errors import UserError
-from stages.lib.plumbing.params import Split
+from stages.lib.files.parquet import read_table, write_table
 
 ROWS = "rows.parquet"
 
@@ -25,7 +25,7 @@ def write_rows(rows: Sequence[Row], folder: Path) -> None:
 
 
 def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:
-    """Read what `write_rows` wrote, all of it or one split, in its order.
+    """Read the rows of a folder, all of them or those of one split, in their order.
 
     Raises UserError if the file is missing or damaged, or the split is empty.
     """
@@ -33,7 +33,7 @@ def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:
     try:
         frame = read_table(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: not found; `dvc repro download` or `dvc checkout` brings it") from None
+        raise UserError(f"{path}: not found; restore it with `dvc repro download` or `dvc checkout`") from None
     if split is None:
         return frame
     part = frame[frame["split"] == split].reset_index(drop=True)

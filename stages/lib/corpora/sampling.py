@@ -1,4 +1,4 @@
-"""Which rows are used: an order by the seed that the data's own order does not bias."""
+"""Draws rows by the seed, in an order that does not depend on the data's own."""
 
 import hashlib
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ def shuffled(keys: Iterable[str], seed: int) -> list[str]:
 def draw(
     rows: pd.DataFrame, examples: int, seed: int, setting: str, order: Literal["shuffled", "first"] = "shuffled"
 ) -> pd.DataFrame:
-    """That many rows, the first ones or drawn by the seed from their column `document`.
+    """The first `examples` rows, or as many drawn by the seed from their column `document`.
 
     Raises UserError if there are fewer; `setting` names the key of `params.yaml` that asks for them.
     """

@@ -2,21 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Literal, TypeAlias, cast
 
 from stages.lib.corpora.sampling import shuffled
-from stages.lib.plumbing.params import Split
+
+Split: TypeAlias = Literal["train", "test"]
+"""What a document is used for: fitting, or scoring."""
 
 UNSPLIT = "unsplit"
 
 Files = Mapping[str, list[Path]]
-"""A source's files by split, or under `UNSPLIT` where it has none."""
+"""A source's files by split, or under `UNSPLIT` if it has none."""
 
 
 def assign_splits(documents: Mapping[str, Iterable[str]], test_share: float, seed: int) -> dict[tuple[str, str], Split]:
-    """The split of each (source's split, document): the source's own, or else by `test_share`.
+    """The split of each (source's split, document): the source's own, or one drawn by `test_share`.
 
-    Of unsplit documents, `test_share` of them, at least one, are scored.
+    Of unsplit documents, a share of `test_share`, at least one document, is scored.
     """
     splits: dict[tuple[str, str], Split] = {}
     for given, keys in documents.items():

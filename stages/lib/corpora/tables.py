@@ -1,4 +1,4 @@
-"""Rows out of Parquet, CSV and JSON Lines files."""
+"""Rows from Parquet, CSV and JSON Lines files."""
 
 import logging
 import tempfile
@@ -18,7 +18,7 @@ def read_table(path: Path, columns: Mapping[str, str]) -> list[dict[str, Any]]:
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
 
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs of an error, the one line below says
+    datasets.logging.set_verbosity(logging.CRITICAL)  # an error is reported in the one line below
 
     readers = {
         ".parquet": Dataset.from_parquet,
@@ -35,7 +35,7 @@ def read_table(path: Path, columns: Mapping[str, str]) -> list[dict[str, Any]]:
         except (DatasetGenerationError, ValueError, OSError) as error:
             cause = error.__cause__ or error
             if isinstance(cause, OSError) and cause.errno is not None:
-                raise cause from None  # the machine's fault, not the file's
+                raise cause from None  # the machine is at fault, not the file
             raise UserError(f"{path}: not readable as {path.suffix[1:]} ({cause}); convert it again") from None
         missing = [name for name in columns.values() if name not in table.column_names]
         if missing:

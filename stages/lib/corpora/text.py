@@ -1,26 +1,32 @@
 """Text for perplexity: rows of (document, split, text)."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.lib.corpora import hutto
 from stages.lib.corpora.rows import Row
 from stages.lib.corpora.splits import UNSPLIT, Files, assign_splits
 from stages.lib.corpora.tables import read_table
 from stages.lib.files.errors import UserError
-from stages.lib.plumbing.params import HubText, LocalText, PypiText
 
-TextItem = PypiText | HubText | LocalText
+if TYPE_CHECKING:
+    from stages.lib.plumbing.sources import Text
+
+COLUMN = "text"
+"""The column of a table, if `columns` does not name another."""
+TEST_SHARE = 1.0
+"""The share that is scored, if `test_share` does not say."""
 
 
-def read_text(item: TextItem, files: Files, seed: int) -> list[Row]:
-    """Read a text item's files into rows. Raises UserError for an empty text or one not in UTF-8."""
+def read_text(item: "Text", files: Files, seed: int) -> list[Row]:
+    """Read the files of a text into rows. Raises UserError for an empty text or one not in UTF-8."""
     texts = {split: _documents(item, paths) for split, paths in files.items()}
     if not any(text.strip() for documents in texts.values() for text in documents.values()):
         raise UserError("text: holds no text; give a file with content")
-    if item.format == "plain" and list(texts) == [UNSPLIT]:
+    if _is_plain(item) and list(texts) == [UNSPLIT]:
         ((name, text),) = texts[UNSPLIT].items()
-        return _cut(name, text, item.test_share)
-    splits = assign_splits(texts, item.test_share, seed)
+        return _cut(name, text, item.test_share or TEST_SHARE)
+    splits = assign_splits(texts, item.test_share or TEST_SHARE, seed)
     return [
         {"document": document, "split": splits[split, document], "text": text}
         for split, documents in texts.items()
@@ -29,7 +35,7 @@ def read_text(item: TextItem, files: Files, seed: int) -> list[Row]:
 
 
 def _cut(name: str, text: str, test_share: float) -> list[Row]:
-    """One text in two: its beginning, up to the end of a line, is scored, and the rest is left to train."""
+    """Cut one text in two: its beginning, up to the end of a line, is scored, the rest is for training."""
     end = len(text)
     if test_share < 1:
         end = text.find("\n", int(test_share * len(text))) + 1 or len(text)
@@ -39,13 +45,17 @@ def _cut(name: str, text: str, test_share: float) -> list[Row]:
     return parts
 
 
-def _documents(item: TextItem, paths: list[Path]) -> dict[str, str]:
-    if item.format == "plain":
+def _documents(item: "Text", paths: list[Path]) -> dict[str, str]:
+    if _is_plain(item):
         return {path.name: _plain(path) for path in paths}
     if item.format == "hutto-editorials":
         return {key: text for path in paths for key, text in hutto.editorials(path).items()}
-    rows = [row for path in paths for row in read_table(path, {"text": item.columns.text})]
+    rows = [row for path in paths for row in read_table(path, {"text": item.columns.text if item.columns else COLUMN})]
     return {str(number): str(row["text"]) for number, row in enumerate(rows)}
+
+
+def _is_plain(item: "Text") -> bool:
+    return item.format in (None, "plain")
 
 
 def _plain(path: Path) -> str:

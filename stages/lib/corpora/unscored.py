@@ -1,4 +1,4 @@
-"""Text to calibrate or train on: the documents that are not scored."""
+"""Text for calibration and training: documents that are not scored."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from stages.lib.corpora.rows import read_rows
 from stages.lib.files.errors import UserError
 
 LONG = 200
-"""Characters from which on two equal documents are one and the same; headings may repeat."""
+"""Equal documents of at least this many characters are taken for the same one; short headings may repeat."""
 
 
 def unscored_documents(folder: Path) -> list[str]:
@@ -19,7 +19,7 @@ def unscored_documents(folder: Path) -> list[str]:
     for text in documents:
         if text in scored:
             raise UserError(
-                f"the text has a document under train that is scored, too ({text[:40]!r}…); "
-                "take it out of one of them, or set apart other files in params.yaml"
+                f"the text has a document under train that is scored as well ({text[:40]!r}…); "
+                "remove it from one of them, or name other files in params.yaml"
             )
     return documents

@@ -1,7 +1,8 @@
-"""Fine-tuning of a whole model for classification, pruned weights held at zero."""
+"""Fine-tunes a whole model for classification, with pruned weights held at zero."""
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,14 +10,16 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from stages.lib.inference.batches import by_length
 from stages.lib.evaluation.classification import Labels, Probabilities, last_states
 from stages.lib.files.errors import UserError
+from stages.lib.inference.batches import by_length
 from stages.lib.inference.loading import Loaded
-from stages.lib.plumbing.params import Classify
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.settings import Classify
 
 BATCHES_SORTED_TOGETHER = 50
-"""Length groups are made within this many batches, so that the order stays close to random."""
+"""Texts are sorted by length within this many batches, so that the order stays close to random."""
 
 
 def fine_tune(
@@ -24,14 +27,14 @@ def fine_tune(
     train: Sequence[Sequence[int]],
     labels: Labels,
     test: Sequence[Sequence[int]],
-    settings: Classify,
+    settings: "Classify",
     classes: int,
     seed: int,
 ) -> Probabilities:
     """Train body and head with AdamW and a linear decay; each test row's class probabilities.
 
-    After every step the weights under `loaded.masks` are set to zero again. Raises UserError if
-    the loss is no longer finite.
+    After every step the weights under `loaded.masks` are set to zero again. Raises UserError if the loss is no longer
+    finite.
     """
     torch.manual_seed(seed)
     head = nn.Linear(loaded.model.config.hidden_size, classes, dtype=torch.float32)
@@ -48,7 +51,7 @@ def _train(
     head: nn.Linear,
     train: Sequence[Sequence[int]],
     labels: Labels,
-    settings: Classify,
+    settings: "Classify",
     seed: int,
 ) -> None:
     plan = [batch for epoch in range(settings.epochs) for batch in _epoch(train, settings.batch_size, seed + epoch)]
@@ -72,7 +75,7 @@ def _train(
 
 
 def _epoch(train: Sequence[Sequence[int]], batch_size: int, seed: int) -> Iterator[list[int]]:
-    """Batches of one epoch: shuffled, with texts of like length together."""
+    """Batches of one epoch: shuffled, with texts of similar length together."""
     generator = random.Random(seed)  # noqa: S311 - a shuffle, not a secret
     order = list(range(len(train)))
     generator.shuffle(order)

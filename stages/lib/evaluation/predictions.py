@@ -1,25 +1,35 @@
-"""Per-item predictions and scores: what intervals and paired tests are made from, kept by DVC."""
+"""Predictions: what a model said of each item, from which all figures, intervals and paired tests follow.
+
+Each measure has one table per model under `data/predictions`, and its figures beside it under `metrics`.
+"""
 
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import pandas as pd
 import pyarrow as pa
 
-from stages.lib.files.writing import new_file
-from stages.lib.files.parquet import read_table, write_table
 from stages.lib.files.errors import UserError
-from stages.lib.figures.measures import Kind
+from stages.lib.files.parquet import read_table, write_table
+from stages.lib.files.places import DATA, METRICS
+from stages.lib.files.writing import new_file
 
-PREDICTIONS = Path("data/predictions")
+MeasureName: TypeAlias = Literal["perplexity", "classify", "summarize", "size"]
+MEASURES: tuple[MeasureName, ...] = get_args(MeasureName)
+
+PREDICTIONS = DATA / "predictions"
+FRONTIER = PREDICTIONS / "frontier"
+SENSITIVITY = PREDICTIONS / "sensitivity.parquet"
 
 
-def predictions_path(model: str, kind: Kind) -> Path:
-    """Where a model's predictions of a kind are: the original, the pruned one, or a variant by its name."""
-    if model not in ("original", "pruned"):
-        return PREDICTIONS / "compare" / model / f"{kind}.parquet"
-    if kind == "perplexity":
-        return PREDICTIONS / f"{'baseline' if model == 'original' else 'post'}_ppl.parquet"
-    return PREDICTIONS / kind / f"{model}.parquet"
+def predictions_path(measure: MeasureName, model: str) -> Path:
+    """The table of a model's predictions: original, pruned, or a variant by its name."""
+    return PREDICTIONS / measure / f"{model}.parquet"
+
+
+def metrics_path(measure: MeasureName, model: str) -> Path:
+    """The file of the figures that follow from those predictions."""
+    return METRICS / measure / f"{model}.json"
 
 
 def write_predictions(path: Path, table: pd.DataFrame) -> None:
@@ -33,4 +43,4 @@ def read_predictions(path: Path) -> pd.DataFrame:
     try:
         return read_table(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: not found; `dvc repro` or `dvc checkout` brings it") from None
+        raise UserError(f"{path}: not found; restore it with `dvc repro` or `dvc checkout`") from None

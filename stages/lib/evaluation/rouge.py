@@ -17,9 +17,9 @@ class Rouge(evaluate.Metric):  # type: ignore[misc]
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="F-measures of ROUGE-1, ROUGE-2 and ROUGE-L, one an example.",
+            description="F-measures of ROUGE-1, ROUGE-2 and ROUGE-L, one per example.",
             citation="Lin, C.-Y. (2004). ROUGE: A Package for Automatic Evaluation of Summaries.",
-            inputs_description="predictions and references: texts, one an example",
+            inputs_description="predictions and references: texts, one per example",
             features=datasets.Features(
                 {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
             ),

@@ -1,29 +1,58 @@
-"""Summaries by a causal language model: document, cue, and what the model adds after them."""
+"""Summaries by a causal language model: the text that it adds after document and cue."""
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from tqdm import tqdm
 from transformers import GenerationConfig
 
-from stages.lib.inference.batches import by_length, pad
+from stages.lib.corpora.sampling import draw
 from stages.lib.files.errors import UserError
+from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.loading import Loaded
-from stages.lib.plumbing.params import Summarize
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.settings import Summarize
 
 _SENTENCE = re.compile(r".*?[.!?][\"')\]]*(?=\s|$)", re.DOTALL)
 
 
+def predict_summaries(loaded: Loaded, documents: pd.DataFrame, settings: "Summarize", seed: int) -> pd.DataFrame:
+    """Summarize the documents: each one's summary and its ROUGE, and that of the document's first sentence.
+
+    Columns: document, summary, rouge1, rouge2, rougeL, lead_rouge1, lead_rouge2, lead_rougeL. Raises UserError if
+    there are too few documents.
+    """
+    from stages.lib.evaluation.rouge import KINDS, Rouge
+
+    documents = draw(documents, settings.examples, seed, "summarize.examples", settings.order)
+    references = documents["summary"].tolist()
+    summaries = summarize(loaded, documents["text"].tolist(), settings)
+    rouge = Rouge(keep_in_memory=True)
+    scores = rouge.compute(predictions=summaries, references=references)
+    lead = rouge.compute(predictions=[lead_sentence(text) for text in documents["text"]], references=references)
+    return pd.DataFrame(
+        {
+            "document": documents["document"],
+            "summary": summaries,
+            **{kind: scores[kind] for kind in KINDS},
+            **{f"lead_{kind}": lead[kind] for kind in KINDS},
+        }
+    )
+
+
 def lead_sentence(document: str) -> str:
-    """The document's first sentence: the baseline that a summary has to beat."""
+    """The document's first sentence: the baseline for a summary."""
     text = document.strip()
     sentence = _SENTENCE.match(text)
     return sentence.group() if sentence else text
 
 
-def prompts(loaded: Loaded, documents: Sequence[str], settings: Summarize) -> list[list[int]]:
-    """Document and cue as tokens, long documents cut at their end so that a summary fits behind.
+def prompts(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> list[list[int]]:
+    """Document and cue as tokens, long documents truncated at their end so that a summary fits.
 
     Raises UserError if cue and summary leave no room for a document.
     """
@@ -39,8 +68,8 @@ def prompts(loaded: Loaded, documents: Sequence[str], settings: Summarize) -> li
 
 
 @torch.inference_mode()
-def summarize(loaded: Loaded, documents: Sequence[str], settings: Summarize) -> list[str]:
-    """What the model adds after each document and cue, as text without special tokens."""
+def summarize(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> list[str]:
+    """The text that the model adds after each document and cue, without special tokens."""
     tokens = prompts(loaded, documents, settings)
     loaded.model.generation_config = _generation(loaded, settings)
     summaries = [""] * len(documents)
@@ -55,8 +84,8 @@ def summarize(loaded: Loaded, documents: Sequence[str], settings: Summarize) -> 
     return summaries
 
 
-def _generation(loaded: Loaded, settings: Summarize) -> GenerationConfig:
-    """Beam or greedy search; nothing but the end of text is taken from the model's own settings."""
+def _generation(loaded: Loaded, settings: "Summarize") -> GenerationConfig:
+    """Beam or greedy search; only the end of text is taken from the model's own settings."""
     end = loaded.model.generation_config.eos_token_id
     end = loaded.tokenizer.eos_token_id if end is None else end
     return GenerationConfig(

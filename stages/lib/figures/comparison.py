@@ -1,69 +1,80 @@
-"""All models against the original and against the pruned one, item by item, from their predictions."""
+"""Compares all models with the original and with the pruned one, item by item."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from stages.lib.evaluation.predictions import MeasureName
+from stages.lib.figures.definitions import Estimate, Figure, columns, items, own_interval, value
+from stages.lib.figures.statistics import (
+    Interval,
+    holm,
+    mcnemar,
+    paired_p,
+    percentile_interval,
+    resampled_ratios,
+)
 from stages.lib.files.errors import UserError
-from stages.lib.figures.measures import Estimate, Kind, Measure, columns, items, own_interval, value
-from stages.lib.figures.statistics import Interval, holm, mcnemar, paired_p, percentile_interval, resampled_ratios
 
 REFERENCES = ("original", "pruned")
 
-Tables = Mapping[str, Mapping[Kind, pd.DataFrame]]
+Tables = Mapping[str, Mapping[MeasureName, pd.DataFrame]]
 """Each model's tables of predictions, the references among them."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A model's measure minus a reference's on the same items."""
+    """A model's figure minus a reference's on the same items."""
 
     value: float
     interval: Interval | None
     p: float
     """McNemar's for accuracy, else that of the paired bootstrap."""
     p_holm: float
-    """Adjusted over all models that are held against the same reference."""
+    """Adjusted over all models that are compared with the same reference."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One measure of all models on the same items."""
+    """One figure of all models on the same items."""
 
-    measure: Measure
+    figure: Figure
     estimates: Mapping[str, Estimate]
     differences: Mapping[tuple[str, str], Difference]
     """By (model, reference)."""
     n: int
-    """How many items the intervals are made from."""
+    """The number of items behind the intervals."""
     items: str
-    """How many of what kind, in words."""
+    """Their number and kind, in words."""
     baseline: float | None = None
-    """What a trivial method reaches on the same items, if there is one."""
+    """The figure of a trivial method on the same items, if there is one."""
     baseline_name: str = ""
 
 
-def compare(measure: Measure, tables: Tables, resamples: int, seed: int) -> Comparison:
-    """Compare all models in one measure.
+def compare(figure: Figure, tables: Tables, resamples: int, seed: int) -> Comparison:
+    """Compare all models in one figure.
 
-    Raises UserError if a model was measured on other items, which another tokenizer makes.
+    Raises UserError if a model was measured on other items, as with another tokenizer.
     """
-    rows = {model: items(measure.kind, found[measure.kind]) for model, found in tables.items()}
-    _check_same_items(measure.kind, rows)
-    models, weights = list(rows), columns(measure, rows["original"])[1]
-    values = np.vstack([columns(measure, rows[model])[0] for model in models])
+    rows = {model: items(figure.measure, found[figure.measure]) for model, found in tables.items()}
+    _check_same_items(figure.measure, rows)
+    models, weights = list(rows), columns(figure, rows["original"])[1]
+    values = np.vstack([columns(figure, rows[model])[0] for model in models])
     draws = dict(zip(models, resampled_ratios(values, weights, resamples, seed), strict=True))
     estimates = {
-        model: Estimate(value(measure, rows[model]), own_interval(measure, rows[model], draws[model]))
+        model: Estimate(
+            value(figure, rows[model]), own_interval(figure, rows[model], partial(draws.__getitem__, model))
+        )
         for model in models
     }
     differences: dict[tuple[str, str], Difference] = {}
     for reference in REFERENCES:
         others = [model for model in models if model != reference]
-        apart = {model: measure.scale(draws[model]) - measure.scale(draws[reference]) for model in others}
-        p_values = [_p_value(measure, rows[reference], rows[model], apart[model]) for model in others]
+        apart = {model: figure.scale(draws[model]) - figure.scale(draws[reference]) for model in others}
+        p_values = [_p_value(figure, rows[reference], rows[model], apart[model]) for model in others]
         for model, p, adjusted in zip(others, p_values, holm(p_values), strict=True):
             differences[model, reference] = Difference(
                 estimates[model].value - estimates[reference].value,
@@ -71,35 +82,35 @@ def compare(measure: Measure, tables: Tables, resamples: int, seed: int) -> Comp
                 p,
                 adjusted,
             )
-    return Comparison(measure, estimates, differences, len(weights), *_described(measure, rows["original"]))
+    return Comparison(figure, estimates, differences, len(weights), *_described(figure, rows["original"]))
 
 
-def _p_value(measure: Measure, reference: pd.DataFrame, model: pd.DataFrame, apart: np.ndarray) -> float:
-    if measure.key == "accuracy":
+def _p_value(figure: Figure, reference: pd.DataFrame, model: pd.DataFrame, apart: np.ndarray) -> float:
+    if figure.key == "accuracy":
         return mcnemar(reference["right"].to_numpy(bool), model["right"].to_numpy(bool))
     return paired_p(apart)
 
 
-def _described(measure: Measure, rows: pd.DataFrame) -> tuple[str, float | None, str]:
-    """The items in words, and the trivial method that they allow."""
-    if measure.kind == "perplexity":
+def _described(figure: Figure, rows: pd.DataFrame) -> tuple[str, float | None, str]:
+    """The items in words, and the figure and name of a trivial method on them."""
+    if figure.measure == "perplexity":
         unit = "documents" if "document" in rows else "windows"
         return f"{int(rows['tokens'].sum()):,} tokens in {len(rows)} {unit}", None, ""
-    if measure.kind == "classify":
+    if figure.measure == "classify":
         return f"{len(rows):,} reviews", rows["label"].value_counts(normalize=True).max(), "most frequent class"
-    return f"{len(rows)} documents", float(rows[f"lead_{measure.key}"].mean()), "first sentence"
+    return f"{len(rows)} documents", float(rows[f"lead_{figure.key}"].mean()), "first sentence"
 
 
-def _check_same_items(kind: Kind, rows: Mapping[str, pd.DataFrame]) -> None:
+def _check_same_items(measure: MeasureName, rows: Mapping[str, pd.DataFrame]) -> None:
     same: Sequence[str] = {
         "perplexity": ["tokens", "bytes"],
         "classify": ["document", "label"],
         "summarize": ["document"],
-    }[kind]
+    }[measure]
     for model, found in rows.items():
         if not found[same].equals(rows["original"][same]):
-            what = "tokens, so its tokenizer is another" if kind == "perplexity" else "items"
+            others = "tokens, by another tokenizer" if measure == "perplexity" else "items"
             raise UserError(
-                f"{model} was measured on other {what}, and cannot be held against the original item by item; "
-                "run `dvc repro`, or take it out of compare.variants in params.yaml"
+                f"{model} was measured on other {others}, and cannot be compared with the original item by item; "
+                "run `dvc repro`, or remove it from compare.variants in params.yaml"
             )

@@ -1,57 +1,45 @@
-"""The frontier: what each method's perplexity is at each number of effective parameters, in one table."""
+"""The frontier: each method's perplexity at each number of effective parameters, in one table."""
 
-import json
-import math
-from collections.abc import Hashable, Mapping
+import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from stages.lib.figures.measures import Estimate
-from stages.lib.plumbing.params import Frontier
-from stages.lib.figures.statistics import Interval
-from stages.lib.reporting.wording import estimated
+from stages.lib.evaluation.predictions import read_predictions
+from stages.lib.figures.definitions import figures_of
+from stages.lib.files.errors import UserError
 
-COLUMNS = (
-    *("method", "sparsity", "recovery_steps", "effective_parameters", "stored_bytes"),
-    *("perplexity", "perplexity_low", "perplexity_high", "seconds"),
-)
+if TYPE_CHECKING:
+    from stages.lib.plumbing.settings import Frontier
 
-
-def points_of(settings: Frontier) -> list[str]:
-    """The names of the points: method and sparsity."""
-    return [f"{method}-{sparsity}" for method in settings.methods for sparsity in settings.sparsities]
+POINT = ["method", "sparsity", "recovery_steps", "effective_parameters", "stored_bytes"]
+COLUMNS = [*POINT, "perplexity", "perplexity_low", "perplexity_high"]
 
 
-def read_frontier(folder: Path, settings: Frontier) -> pd.DataFrame:
-    """One row a point and number of steps of recovery; no rows where no method is asked for."""
+def read_frontier(folder: Path, settings: "Frontier", resamples: int, seed: int) -> pd.DataFrame:
+    """One row per point and number of steps of recovery; none if no method is asked for.
+
+    Points that are no longer asked for are not read. Raises UserError if one that is asked for is missing.
+    """
+    scored = _paths(folder, settings)
     rows = []
-    for name in points_of(settings):
-        method, _, sparsity = name.partition("-")
-        point = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        for kind, measured in point.items():
-            steps = settings.steps if kind == "recovered" else 0
-            rows.append({"method": method, "sparsity": float(sparsity), "recovery_steps": steps, **measured})
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    for method in settings.methods:
+        for sparsity in settings.sparsities:
+            if (method, sparsity) not in scored:
+                raise UserError(f"{folder}: has no point of {method} at {sparsity}; run `dvc repro`")
+            table = read_predictions(scored[method, sparsity])
+            for point, scores in table.groupby(POINT, sort=False):
+                figures = figures_of("perplexity", scores.drop(columns=POINT), resamples, seed)
+                rows.append(dict(zip(POINT, point, strict=True)) | figures)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def curve_name(method: str, steps: int) -> str:
-    return f"{method}, {steps} steps of recovery" if steps else method
-
-
-def by_sparsity(frontier: pd.DataFrame) -> list[list[str]]:
-    """A table's cells, its head first: a row a sparsity, a column each method before and after recovery."""
-    curves = list(dict.fromkeys(zip(frontier["method"], frontier["recovery_steps"], strict=True)))
-    points = {(row["sparsity"], row["method"], row["recovery_steps"]): row for row in frontier.to_dict("records")}
-    table = [["sparsity", "effective", *(f"{curve_name(*curve)} ↓" for curve in curves)]]
-    for sparsity in sorted(set(frontier["sparsity"])):
-        row = [points[sparsity, *curve] for curve in curves]
-        millions = row[0]["effective_parameters"] / 1e6
-        table.append([f"{sparsity:.1%}", f"{millions:.1f}M", *(estimated(_measured(point)) for point in row)])
-    return table
-
-
-def _measured(point: Mapping[Hashable, Any]) -> Estimate:
-    low, high = point["perplexity_low"], point["perplexity_high"]
-    return Estimate(point["perplexity"], None if math.isnan(low) else Interval(low, high))  # one window has none
+def _paths(folder: Path, settings: "Frontier") -> dict[tuple[str, float], Path]:
+    """The files of the methods asked for, by method and sparsity; a file is named by its stage."""
+    return {
+        (method, float(found[1])): path
+        for path in folder.glob("*.parquet")
+        for method in settings.methods
+        if (found := re.fullmatch(rf"{re.escape(method)}-([0-9.e-]+)", path.stem))
+    }

@@ -1,8 +1,8 @@
 """Intervals and paired tests over items: 95 %, seeded, for all models at once.
 
-Every figure here is a ratio of sums over items: of log-likelihoods to tokens, of scores to
-documents, of hits to examples. So a bootstrap resample is how often each item was drawn, and all
-models' sums over all resamples are one matrix product. The models share the draws, which pairs them.
+Every figure is a ratio of sums over items: log-likelihoods to tokens, scores to documents, hits to examples. A
+bootstrap resample is therefore a count of draws per item, and the sums of all models over all resamples are one
+matrix product. The models share the draws, which pairs them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 LEVEL = 0.95
 _COUNTS_AT_ONCE = 1 << 22
-"""Bounds the memory of a bootstrap: 32 MiB of counts."""
+"""The most counts of a bootstrap that are held at once: 32 MiB."""
 
 Values = npt.NDArray[np.float64]
 
@@ -28,7 +27,7 @@ class Interval:
 def resampled_ratios(values: Values, weights: Values, resamples: int, seed: int) -> Values:
     """sum(values) / sum(weights) in each of the bootstrap's resamples of the items (Efron 1979).
 
-    `values` has the shape (models, items), `weights` (items,), what comes back (models, resamples).
+    Shapes: `values` (models, items), `weights` (items,), the result (models, resamples).
     """
     sums = [counts @ np.vstack([values, weights]).T for counts in _draws(len(weights), resamples, seed)]
     both = np.concatenate(sums).T
@@ -54,7 +53,7 @@ def percentile_interval(draws: Values) -> Interval:
 def paired_p(differences: Values) -> float:
     """The two-sided p-value of a difference, from its bootstrap draws; at least 2 / (resamples + 1).
 
-    It is the level at which the percentile interval begins to hold 0 (Efron & Tibshirani 1993, ch. 15).
+    It is the level at which the percentile interval begins to contain 0 (Efron & Tibshirani 1993, ch. 15).
     """
     fewer = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
     return min(1.0, 2 * (int(fewer) + 1) / (len(differences) + 1))
@@ -62,6 +61,8 @@ def paired_p(differences: Values) -> float:
 
 def wilson(successes: int, trials: int) -> Interval:
     """Wilson's score interval of a proportion (Wilson 1927)."""
+    from scipy import stats
+
     interval = stats.binomtest(successes, trials).proportion_ci(LEVEL, method="wilson")
     return Interval(float(interval.low), float(interval.high))
 
@@ -69,8 +70,10 @@ def wilson(successes: int, trials: int) -> Interval:
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:
     """The exact p-value of McNemar's test (1947): do two models err on the same examples?
 
-    Takes whether each example was right, for both. Without any disagreement the p-value is 1.
+    Takes for both whether each example was right. Without any disagreement the p-value is 1.
     """
+    from scipy import stats
+
     only_first = int(np.count_nonzero(first & ~second))
     only_second = int(np.count_nonzero(second & ~first))
     if only_first + only_second == 0:

@@ -1,15 +1,21 @@
-"""SHA-256 sums of a folder's files, as `sha256sum` writes and checks them.
+"""SHA-256 of files, and of all files of a folder as `sha256sum` writes and checks them.
 
-DVC trusts a file whose size and time have not changed; a flipped bit changes neither. So a model's
-folder carries its sums, and is not used unless all its files are what they say.
+DVC trusts a file whose size and time have not changed; a flipped bit changes neither. A model's folder
+therefore carries its sums, and is not used unless every file matches.
 """
 
+import hashlib
 from pathlib import Path
 
-from stages.lib.files.writing import sha256
 from stages.lib.files.errors import UserError
 
 SUMS = "SHA256SUMS"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_sums(folder: Path) -> None:
@@ -19,12 +25,12 @@ def write_sums(folder: Path) -> None:
 
 
 def checked_sums(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file of a folder. Raises UserError if they are not what its sums say."""
+    """The SHA-256 of each file of a folder. Raises UserError if a file does not match the folder's sums."""
     path = folder / SUMS
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise UserError(f"{folder}: lacks {SUMS}; `dvc repro download` or `dvc checkout` brings it") from None
+        raise UserError(f"{folder}: lacks {SUMS}; restore it with `dvc repro download` or `dvc checkout`") from None
     except UnicodeDecodeError:
         lines = []
     expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
@@ -32,9 +38,14 @@ def checked_sums(folder: Path) -> dict[str, str]:
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
             raise UserError(
-                f"{folder / name}: damaged, not what {SUMS} says; `python -m stages.verify` tells how to mend it"
+                f"{folder / name}: damaged, does not match {SUMS}; `python -m stages.verify` prints the fix"
             )
     return found
+
+
+def folder_bytes(folder: Path) -> int:
+    """The total size of the files in a folder without subfolders."""
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def _sums(folder: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Parquet files that carry a hash of what is in them.
+"""Parquet files that carry a hash of their content.
 
-Parquet's own checksums cover its pages and not its footer, which says what the pages mean. So the
-SHA-256 of names, types and values is kept in the file, and held against what was read.
+Parquet's own checksums cover its pages but not its footer, which says what the pages mean. The SHA-256 of
+names, types and values is therefore kept in the file, and checked against what is read.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from stages.lib.files.errors import UserError
 KEY = b"content_sha256"
 
 ROWS_AT_ONCE = 4096
-"""Rows that are taken into the hash in one step, so that a large table is not held twice."""
+"""Rows hashed in one step, so that a large table is not held in memory twice."""
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -31,13 +31,13 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         table = parquet.read_table(path)
         found = _content_sha256(table)
-        frame: pd.DataFrame = table.replace_schema_metadata().to_pandas()  # nothing is taken from pandas' own notes
+        frame: pd.DataFrame = table.replace_schema_metadata().to_pandas()  # without pandas' own metadata
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise _damaged(path, str(error)) from None
     if found.encode() != (table.schema.metadata or {}).get(KEY):
-        raise _damaged(path, "not the content that it says")
+        raise _damaged(path, "its content does not match its hash")
     return frame
 
 
@@ -49,4 +49,4 @@ def _content_sha256(table: pa.Table) -> str:
 
 
 def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path}: damaged ({why}); `python -m stages.verify` tells how to mend it")
+    return UserError(f"{path}: damaged ({why}); `python -m stages.verify` prints the fix")

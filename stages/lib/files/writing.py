@@ -1,7 +1,6 @@
-"""Files and folders that appear whole or not at all, and their hashes."""
+"""Files and folders that appear whole or not at all."""
 
 import glob
-import hashlib
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` that becomes `path` when the block succeeds."""
+    """Yield a temporary path beside `path` that becomes `path` if the block succeeds."""
     _make_place(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
@@ -29,10 +28,8 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path` that takes its place when the block succeeds."""
-    _make_place(path)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
-    try:
+    """Yield a temporary folder beside `path` that replaces `path` if the block succeeds."""
+    with temporary_folder(path) as temporary:
         yield temporary
         temporary.chmod(0o755)
         for file in temporary.rglob("*"):
@@ -40,12 +37,21 @@ def new_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; it is removed afterwards, or by the next run if this one is killed."""
+    _make_place(path)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _make_place(path: Path) -> None:
-    """Make the folder that holds `path`, and remove what a killed run left beside it."""
+    """Create the folder that holds `path`, and remove what a killed run left beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left_behind in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         if left_behind.is_dir():
@@ -55,22 +61,11 @@ def _make_place(path: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON with a stable order of keys (the given one) and a newline at the end."""
+    """Write JSON with its keys in the given order and a newline at the end."""
     with new_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def folder_bytes(folder: Path) -> int:
-    """The size of a folder's files; it holds no folders."""
-    return sum(file.stat().st_size for file in folder.iterdir())
-
-
 def significant(value: float, digits: int = 6) -> float:
-    """Round to significant digits: what a metric file holds, and a person can read."""
+    """Round to significant digits, as figures are written under metrics/."""
     return float(f"{value:.{digits}g}")

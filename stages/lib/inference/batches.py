@@ -1,4 +1,4 @@
-"""Batches of token sequences: grouped by length, padded at either side."""
+"""Batches of token sequences: grouped by length, padded on either side."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias
@@ -11,7 +11,7 @@ TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.int64]
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of like length, the longest first: little padding, and memory's peak at once."""
+    """Indices in batches of similar length, the longest first: little padding, and the memory peak comes first."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
@@ -32,7 +32,7 @@ def pad(
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Position ids that count real tokens only, wherever the padding is."""
+    """Position ids that count only real tokens, whichever side is padded."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 

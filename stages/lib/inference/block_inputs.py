@@ -1,7 +1,7 @@
-"""Starts a forward pass at any block, from what the unchanged model had given it.
+"""Starts a forward pass at any block, from that block's input in the unchanged model.
 
-Where only one block is changed, all before it computes what it did before. So each block's input is
-kept from one pass, and later passes over the same batches skip the blocks before the changed one.
+If only one block is changed, the blocks before it compute the same as before. Each block's input is therefore kept
+from one pass, and later passes over the same batches skip the blocks before the changed one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from torch import nn
 
 
 class BlockInputs:
-    """The hidden states that each block read, batch by batch, in one pass over some text."""
+    """The input of each block, batch by batch, in one pass over some text."""
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         self._blocks = blocks
@@ -21,7 +21,7 @@ class BlockInputs:
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Keep what the blocks read while this is entered."""
+        """Keep the blocks' inputs during the `with` block."""
 
         def keep(kept: list[torch.Tensor]) -> Any:
             return lambda module, arguments: kept.append(arguments[0])
@@ -37,7 +37,7 @@ class BlockInputs:
 
     @contextmanager
     def resumed(self, first: int) -> Iterator[None]:
-        """Start each pass at block `first`. The batches have to be the recorded ones, in their order."""
+        """Start each pass at block `first`, with the recorded batches in their order."""
         batches = iter(self._kept[first])
         hook = self._blocks[first].register_forward_pre_hook(lambda module, arguments: (next(batches), *arguments[1:]))
         for block in self._blocks[:first]:

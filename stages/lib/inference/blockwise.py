@@ -1,8 +1,7 @@
-"""Takes calibration text through a model block by block, each block reading what the ones before now give.
+"""Runs calibration text through a model block by block, each block reading the output of those before it.
 
-A method that prunes a block sees it work on the outputs of blocks that are pruned already, as at the
-end, and only one block's activations are held at a time. This is how SparseGPT (Frantar & Alistarh,
-2023) and Wanda (Sun et al., 2024) go through a model.
+A block is pruned on the outputs of blocks that are pruned already, as in the final model, and only one block's
+activations are held at a time. SparseGPT (Frantar & Alistarh, 2023) and Wanda (Sun et al., 2024) do the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +12,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from stages.lib.weights.families import Family
 from stages.lib.inference.loading import Loaded
+from stages.lib.weights.family import Family
 
 _Call: TypeAlias = tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]
-"""What a block reads, and what else it is called with, by place and by name."""
+"""A block's input, and its other arguments, positional and named."""
 
 
-class _Caught(Exception):  # noqa: N818 - no error: it ends a pass that has given what it was made for
+class _Caught(Exception):  # noqa: N818 - no error: it ends a pass whose purpose is fulfilled
     def __init__(self, call: _Call) -> None:
         super().__init__()
         self.call = call
@@ -36,9 +35,9 @@ def blocks_of(loaded: Loaded, family: Family) -> list[nn.Module]:
 def through_blocks(
     loaded: Loaded, blocks: Sequence[nn.Module], windows: Sequence[torch.Tensor]
 ) -> Iterator[Callable[[], list[torch.Tensor]]]:
-    """For each block, in order, a function that runs it on all windows, for hooks to look at.
+    """For each block, in order, a function that runs it on all windows, so that hooks see its activations.
 
-    What is done to a block before the next one is asked for is what the next one reads from.
+    Changes made to a block before the iterator advances are visible to the blocks after it.
     """
     calls = [_first_call(loaded, blocks[0], window) for window in windows]
     for number, block in enumerate(tqdm(blocks, unit="block", desc="blocks")):

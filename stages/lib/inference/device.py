@@ -1,12 +1,15 @@
-"""Device and dtype, from one place, and the switches that make a run repeat itself."""
+"""Device and dtype, chosen in one place, and the switches that make a run deterministic."""
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from stages.lib.files.errors import UserError
-from stages.lib.plumbing.params import Compute
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.settings import Compute
 
 
 @dataclass(frozen=True)
@@ -17,14 +20,14 @@ class Device:
     dtype: torch.dtype
 
 
-def set_up(compute: Compute, seed: int) -> Device:
+def set_up(compute: "Compute", seed: int) -> Device:
     """Choose the device, seed every generator, and ask for deterministic kernels.
 
-    Raises UserError if the device is not there.
+    Raises UserError if the device is not available.
     """
     if compute.threads:
         torch.set_num_threads(compute.threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS asks for
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by deterministic cuBLAS
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,25 +1,27 @@
-"""Perplexity of a text in sliding windows, and bits per byte beside it.
+"""Token likelihoods of a text in sliding windows.
 
 The text's documents are joined by `SEPARATOR` and tokenized as a whole. Windows of `context`
-tokens start every `stride` tokens. Each window scores the tokens that no window before it has
-reached, given all that precede them in the window; the first token of a window, which nothing
-precedes, is not scored there. So every scored token is counted once, and there is no padding.
+tokens start every `stride` tokens. Each window scores the tokens that no earlier window has reached, given all that
+precede them in the window; the first token of a window, which nothing precedes, is not scored there. So every scored
+token counts once, and there is no padding.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from stages.lib.inference.batches import by_length, pad
 from stages.lib.files.errors import UserError
+from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.loading import Loaded
-from stages.lib.plumbing.params import Perplexity
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.settings import Perplexity
 
 Tokens = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.float64]
@@ -27,12 +29,12 @@ Losses = npt.NDArray[np.float64]
 SEPARATOR = "\n\n"
 
 LOGITS_AT_ONCE = 1 << 21
-"""How many logits are held at once: 8 MiB of float32, against 200 MB for a window of SmolLM2."""
+"""How many logits are held at once: 8 MiB of float32, instead of 200 MB for a window of SmolLM2."""
 
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """A text as tokens, and where each of them comes from."""
+    """A text as tokens, and the origin of each."""
 
     tokens: Tokens
     byte_counts: npt.NDArray[np.int64]
@@ -41,7 +43,7 @@ class TokenizedText:
     """The number of the document in which each token ends."""
 
     def head(self, tokens: int) -> "TokenizedText":
-        """The first that many tokens, or all where there are fewer."""
+        """The first `tokens` tokens, or all if there are fewer."""
         return TokenizedText(self.tokens[:tokens], self.byte_counts[:tokens], self.document[:tokens])
 
 
@@ -55,10 +57,10 @@ class Window:
 
 
 def tokenize(tokenizer: object, documents: Sequence[str]) -> TokenizedText:
-    """Tokenize documents as one text, special tokens as the tokenizer adds them."""
+    """Tokenize documents as one text, with the special tokens that the tokenizer adds."""
     text = SEPARATOR.join(documents)
     encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)  # type: ignore[operator]
-    # A character may be split over several tokens: the first that reaches its end gets its bytes.
+    # A character may be split over several tokens: the first one to reach its end gets its bytes.
     ends = np.maximum.accumulate(np.array([end for _, end in encoded["offset_mapping"]], dtype=np.int64))
     ends[-1:] = len(text)  # some tokenizers leave white space out of a token's offsets
     sizes = np.fromiter((len(character.encode()) for character in text), dtype=np.int64, count=len(text))
@@ -72,7 +74,7 @@ def tokenize(tokenizer: object, documents: Sequence[str]) -> TokenizedText:
 
 
 def windows(tokens: int, context: int, stride: int) -> Iterator[Window]:
-    """The windows over a text of that many tokens, in order."""
+    """The windows over a text of `tokens` tokens, in order."""
     reached = 0
     for begin in range(0, tokens, stride):
         end = min(begin + context, tokens)
@@ -83,7 +85,7 @@ def windows(tokens: int, context: int, stride: int) -> Iterator[Window]:
             return
 
 
-def negative_log_likelihoods(loaded: Loaded, text: TokenizedText, settings: Perplexity) -> Losses:
+def negative_log_likelihoods(loaded: Loaded, text: TokenizedText, settings: "Perplexity") -> Losses:
     """Each token's negative log-likelihood in nats; NaN where it is not scored. Shape: (tokens,).
 
     Raises UserError if the text is shorter than a window or a window longer than the model takes.
@@ -115,8 +117,8 @@ def negative_log_likelihoods(loaded: Loaded, text: TokenizedText, settings: Perp
 def losses_within(loaded: Loaded, sequences: Sequence[Tokens], firsts: Sequence[int], batch_size: int) -> list[Losses]:
     """The negative log-likelihoods, in nats, of each sequence's tokens from `firsts` (1 or more) on.
 
-    Sequences of like length share a batch. They are padded on the right, where no token of a causal
-    model looks, so a batch changes nothing but the speed.
+    Sequences of similar length share a batch. They are padded on the right, which no token of a causal model attends
+    to, so a batch changes nothing but the speed.
     """
     found: list[Losses] = [np.empty(0)] * len(sequences)
     scored = [len(sequence) - first for sequence, first in zip(sequences, firsts, strict=True)]
@@ -136,9 +138,9 @@ def losses_within(loaded: Loaded, sequences: Sequence[Tokens], firsts: Sequence[
 
 
 def _cross_entropies(loaded: Loaded, states: torch.Tensor, wanted: torch.Tensor) -> Losses:
-    """Cross entropies of the wanted tokens, a slice of the vocabulary's logits at a time.
+    """Cross entropies of the wanted tokens, computed over one slice of the vocabulary at a time.
 
-    Slices of the vocabulary, not of the positions: so each weight of the head is read once a batch.
+    Slices of the vocabulary rather than of the positions, so that each weight of the head is read once per batch.
     """
     head = loaded.model.get_output_embeddings()
     vocabulary = head.weight.shape[0]
@@ -153,23 +155,3 @@ def _cross_entropies(loaded: Loaded, states: torch.Tensor, wanted: torch.Tensor)
         logit[here] = logits[here, wanted[here] - start]
     losses: Losses = (normalizer - logit).cpu().double().numpy()
     return losses
-
-
-def score(loaded: Loaded, documents: Sequence[str], settings: Perplexity) -> pd.DataFrame:
-    """Score documents, joined to one text: sums over each document's scored tokens in each window.
-
-    Columns: document, window, tokens, bytes, nll (in nats). Raises as `negative_log_likelihoods` does.
-    """
-    text = tokenize(loaded.tokenizer, documents)
-    return sums(text, negative_log_likelihoods(loaded, text, settings), settings)
-
-
-def sums(text: TokenizedText, losses: Losses, settings: Perplexity) -> pd.DataFrame:
-    """Each token's loss, NaN where it is not scored, summed by document and window."""
-    window = np.zeros(len(losses), dtype=np.int64)
-    for number, part in enumerate(windows(len(losses), settings.context, settings.stride)):
-        window[part.scored : part.end] = number
-    table = pd.DataFrame(
-        {"document": text.document, "window": window, "tokens": 1, "bytes": text.byte_counts, "nll": losses}
-    )
-    return table[~np.isnan(losses)].groupby(["document", "window"], as_index=False).sum()

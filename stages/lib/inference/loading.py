@@ -1,4 +1,4 @@
-"""Ready models: a base checkpoint with a recipe applied, and its tokenizer."""
+"""Loads models that run: a base checkpoint with a recipe applied, and its tokenizer."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,20 +8,21 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.inference.device import Device
 from stages.lib.files.errors import UserError
-from stages.lib.recipes.materialize import Materialized, materialize
+from stages.lib.inference.device import Device
+from stages.lib.recipes.kind import Materialized
+from stages.lib.recipes.recipe import materialize
+from stages.lib.weights.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A causal language model in evaluation mode, its tokenizer, and what is pruned in it."""
+    """A causal language model in evaluation mode, its tokenizer, and the masks of its pruned weights."""
 
     model: PreTrainedModel
     tokenizer: Any
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
-    """By parameter name, True where pruned; filled only where it was asked for."""
+    """By parameter name, True where pruned; filled only on request."""
 
     @property
     def body(self) -> torch.nn.Module:
@@ -48,23 +49,24 @@ def load(base: Path, recipe: Path, device: Device, keep_masks: bool = False) -> 
 
 
 def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loaded:
-    """A materialized model as one that runs. Its weights may share memory with those it is made from.
+    """Load a materialized model, whose weights may share memory with the loaded one.
 
     Raises UserError if config, weights or tokenizer do not fit together.
     """
+    folder = made.checkpoint.folder
     try:
-        tokenizer = AutoTokenizer.from_pretrained(made.folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         config = AutoConfig.for_model(**made.config)
         model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
             None, config=config, state_dict=made.weights, dtype=device.dtype, output_loading_info=True
         )
-        if (made.folder / GENERATION_CONFIG_NAME).is_file():
-            model.generation_config = GenerationConfig.from_pretrained(made.folder)
+        if (folder / GENERATION_CONFIG_NAME).is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{made.folder}: cannot be loaded ({error}); run `dvc repro download`") from None
+        raise UserError(f"{folder}: cannot be loaded ({error}); run `dvc repro download`") from None
     absent = sorted(info["missing_keys"])
     if absent:
-        raise UserError(f"{made.folder}: lacks the weights {absent[0]}; run `dvc checkout` or `dvc repro`")
+        raise UserError(f"{folder}: lacks the weights {absent[0]}; run `dvc checkout` or `dvc repro`")
     model.to(device.device).eval()
     masks = {name: mask.to(device.device) for name, mask in made.masks.items()} if keep_masks else {}
     return Loaded(model, tokenizer, masks)

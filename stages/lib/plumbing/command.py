@@ -1,4 +1,4 @@
-"""Runs a stage as a command: one line for a user's mistake, an exit status, and how long it took."""
+"""Runs a stage as a command: error lines, exit status, and the time it took."""
 
 import argparse
 import errno
@@ -11,25 +11,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stages.lib import progress
-from stages.lib.files.writing import write_json
 from stages.lib.files.errors import UserError
+from stages.lib.files.writing import write_json
+from stages.lib.plumbing import progress
 from stages.lib.plumbing.undo import put_back
 
 TIMES = Path("data/times")
-INTERRUPTED = "interrupted; `dvc repro` goes on from here, `dvc checkout` brings back what was there"
+INTERRUPTED = "interrupted; `dvc repro` resumes from here, `dvc checkout` restores the earlier results"
 
 
 def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Parse the command line, call `main`, and leave the process with its exit status.
 
-    A stage that exists once per model or data set has an argument `item` that says which.
-    Statuses: 0 done, 1 the input or the machine is at fault, 2 the params or the command line,
-    130 interrupted. Any other exception is a bug of ours and keeps its traceback.
+    A stage that exists once per model or data set has an argument `item` that names it. Statuses: 0 success, 1 the
+    input or the machine is at fault, 2 the params or the command line are, 130 interrupted. Any other exception is
+    a bug of ours and keeps its traceback.
     """
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress; for all stages, TQDM_DISABLE=1")
     arguments = parser.parse_args()
-    stage = f"{stage}@{arguments.item}" if "item" in arguments else stage
+    if "item" in arguments:
+        parts = arguments.item if isinstance(arguments.item, list) else [arguments.item]
+        stage = f"{stage}@{'-'.join(parts)}"
     started = time.monotonic()
     progress.decide(arguments.quiet)
     interrupts: list[int] = []
@@ -42,12 +44,12 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
         signal.signal(signal.SIGINT, interrupt)
     try:
         main(arguments)
-        if interrupts:  # Python drops an exception that falls into a weakref's callback
+        if interrupts:  # Python drops an exception raised in a weakref's callback
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         _fail(stage, INTERRUPTED, 130)
     except Exception as error:
-        if interrupts:  # libraries make an error of their own of one, and we a user's mistake of theirs
+        if interrupts:  # libraries turn it into errors of their own, and we turn those into UserErrors
             _fail(stage, INTERRUPTED, 130)
         if isinstance(error, UserError):
             _fail(stage, str(error), error.exit_status)
@@ -60,17 +62,17 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
 
 
 def _machine_fault(error: Exception) -> str | None:
-    """One line for a full disk, a lack of memory or of permission; None if it is none of these."""
+    """One line for a full disk, or a lack of memory or permission; None for anything else."""
     text = str(error)
-    # Arrow and safetensors wrap the system's error in one of their own, which quotes its number.
+    # Arrow and safetensors wrap the system's error in their own, which quotes its number.
     quoted = re.search(r"(?:os error|errno) (\d+)", text, re.IGNORECASE)
     number = int(quoted[1]) if quoted else getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "the disk, or a quota on it, is full; free some space, then `dvc checkout` brings back what was there"
+        return "the disk, or a quota on it, is full; free some space, then `dvc checkout` restores the earlier results"
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
         return "out of memory; lower the stage's batch_size in params.yaml and run again"
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; mend that and run again"
+        return f"{error.filename}: {error.strerror}; fix that and run again"
     return None
 
 
@@ -81,7 +83,7 @@ def _fail(stage: str, message: str, status: int) -> NoReturn:
 
 
 def _record(stage: str, seconds: float) -> None:
-    """Times differ from run to run, so they are kept outside of what DVC compares."""
+    """Record time and memory, which differ from run to run, where DVC does not compare them."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_bytes = peak if sys.platform == "darwin" else peak * 1024
     write_json(TIMES / f"{stage}.json", {"seconds": round(seconds, 1), "peak_resident_mb": round(peak_bytes / 1e6)})

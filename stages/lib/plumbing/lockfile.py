@@ -1,4 +1,4 @@
-"""`dvc.lock` as DVC writes it: what each stage read and made, by hash."""
+"""`dvc.lock` as DVC writes it: the inputs and outputs of each stage, by hash."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +14,14 @@ LOCK = Path("dvc.lock")
 
 
 class LockedFile(BaseModel):
-    """A file or folder, and the MD5 by which DVC knows it."""
+    """A file or folder, and the MD5 by which DVC identifies it."""
 
     path: str
     md5: str
 
 
 class LockedStage(BaseModel):
-    """What a stage last read and made; `params` maps a file's name to the sections that were read."""
+    """A stage's last inputs and outputs; `params` maps a file's name to the sections that were read."""
 
     deps: list[LockedFile] = []
     params: dict[str, dict[str, Any]] = {}
@@ -35,12 +35,12 @@ _STAGES = TypeAdapter(dict[str, LockedStage])
 def read_lock(path: Path = LOCK) -> Lock:
     """The stages of a `dvc.lock`. Raises UserError if it is missing or damaged.
 
-    DVC writes it in place, so a kill in that moment leaves the beginning of it. What the lost rest
-    listed is in DVC's run cache.
+    DVC writes it in place, so a kill at that moment leaves only its beginning. DVC's run cache still has the stages
+    that the rest listed.
     """
     try:
         return _STAGES.validate_python(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["stages"])
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run `dvc repro`") from None
     except (YAMLError, UnicodeDecodeError, KeyError, TypeError, ValidationError):
-        raise UserError(f"{path}: cut off or damaged; mend it with: rm {path} && dvc repro") from None
+        raise UserError(f"{path}: truncated or damaged; fix it with: rm {path} && dvc repro") from None

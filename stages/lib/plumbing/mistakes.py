@@ -1,4 +1,4 @@
-"""One line for the first mistake in `params.yaml`: the key, what it got, and what it takes."""
+"""One line for the first mistake in `params.yaml`: the key, its value, and the values that it takes."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -10,13 +10,12 @@ Location: TypeAlias = tuple[int | str, ...]
 
 
 def explain(error: ValidationError, content: Any, schema: Schema) -> str:
-    """Tell the mistake that helps most, and how many others there are.
+    """Describe the most helpful mistake, and count the others.
 
-    `content` is what was validated, and `schema` what it was validated against. What a key takes is
-    its field's description.
+    `content` was validated against `schema`. A field's description says which values its key takes.
     """
     errors = error.errors(include_url=False)
-    # A misspelt key is both unknown and missing: the unknown one tells the user more.
+    # A misspelt key is both unknown and missing: the unknown one is more helpful.
     first = min(errors, key=lambda item: item["type"] != "extra_forbidden")
     key, got, owner = _locate(first["loc"], content, schema)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -65,7 +64,7 @@ def _variants(schema: Schema, item: str) -> dict[str, Schema]:
 
 
 def _takes(location: Location, owner: Schema | None, schema: Schema) -> str:
-    """What the innermost documented field of a location takes."""
+    """The values that the innermost documented field of a location takes."""
     for part in reversed(location):
         field = owner.model_fields.get(str(part)) if owner else None
         if field is None:
@@ -74,5 +73,5 @@ def _takes(location: Location, owner: Schema | None, schema: Schema) -> str:
             return field.description
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             return f"a section with the keys {', '.join(field.annotation.model_fields)}"
-        return f"a section with the key source ({', '.join(_variants(schema, str(part)))}) and what belongs to it"
+        return f"a section with the key source ({', '.join(_variants(schema, str(part)))}) and its own keys"
     return f"a map with the keys {', '.join(schema.model_fields)}"

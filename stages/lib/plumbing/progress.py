@@ -1,19 +1,17 @@
-"""Whether progress is shown: where someone is looking, and has not asked for silence."""
+"""Whether progress is shown: on a terminal, unless the user asks for silence."""
 
 import os
 import sys
 
-_SWITCH = "TQDM_DISABLE"
-"""tqdm's own, so that libraries' bars keep to it as well; read where tqdm is imported."""
+SWITCH = "TQDM_DISABLE"
+"""tqdm's own variable, read where tqdm is imported, so that libraries' bars obey it as well."""
 
 
 def decide(quiet: bool) -> None:
-    """Hide progress if asked to, or where stderr is no terminal; a user's TQDM_DISABLE counts as asking."""
+    """Hide progress if asked to, or if stderr is not a terminal; a user's own TQDM_DISABLE takes precedence."""
     if quiet:
-        os.environ[_SWITCH] = "1"
+        os.environ[SWITCH] = "1"
     elif not sys.stderr.isatty():
-        os.environ.setdefault(_SWITCH, "1")
-
-
-def hidden() -> bool:
-    return os.environ.get(_SWITCH, "0").lower() not in ("", "0", "false")
+        os.environ.setdefault(SWITCH, "1")
+    if os.environ.get(SWITCH, "0").lower() not in ("", "0", "false"):
+        os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PIP_QUIET": "1", "PIP_PROGRESS_BAR": "off"}

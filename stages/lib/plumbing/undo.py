@@ -1,7 +1,7 @@
-"""Puts back the files that DVC removed before it ran a stage that then failed.
+"""Restores the files that DVC removed before running a stage that then failed.
 
-DVC deletes a stage's outputs before the stage runs. Those in its cache come back with
-`dvc checkout`; metrics and report, which Git keeps, do not, though DVC's run cache holds them too.
+DVC deletes a stage's outputs before it runs the stage. `dvc checkout` restores those in its cache, but not the
+metrics, which are in Git; DVC's cache has their content as well.
 """
 
 import shutil
@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stages.lib.files.writing import new_file
 from stages.lib.files.errors import UserError
+from stages.lib.files.writing import new_file
 from stages.lib.plumbing.lockfile import read_lock
 
 
@@ -28,10 +28,10 @@ def put_back(stage: str) -> None:
                 with new_file(Path(output.path)) as temporary:
                     shutil.copyfile(kept, temporary)
     except (OSError, KeyError, TypeError, ValueError, UserError, subprocess.SubprocessError):
-        return  # a failure to undo must not hide the failure that it follows
+        return  # a failure to undo must not hide the original one
 
 
 def cache_folder() -> Path:
-    """Where DVC's cache is. Raises CalledProcessError where there is no DVC project."""
+    """The folder of DVC's cache. Raises CalledProcessError outside of a DVC project."""
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
     return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())

@@ -1,33 +1,34 @@
-"""How many weights go where: spread evenly, or by how much each block matters, the sum always exact."""
+"""How many weights each block loses: evenly, or fewer the more a block matters; the sum is always exact."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from stages.lib.recipes.choosing import pattern_of
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.settings import Prune
+
 Counts = npt.NDArray[np.int64]
 
 DEVIATION = 0.08
-"""How far a block's sparsity may be from the mean, OWL's λ: the paper takes 0.08 for unstructured pruning."""
+"""The largest deviation of a block's sparsity from the mean, OWL's λ: 0.08 in the paper for unstructured pruning."""
 
 
-def spread(k: int, sizes: Sequence[int] | Counts) -> Counts:
-    """How many of each part's elements go, k in total. Shape: (parts,).
-
-    Each number is less than one away from k × size / total, whatever the parts are.
-    """
-    upto = np.cumsum(np.asarray(sizes, dtype=np.int64))
-    total = int(upto[-1])
-    ends = np.array([k * int(end) // total for end in upto], dtype=np.int64)  # Python's integers do not overflow
-    return np.diff(ends, prepend=0)
+def pruned_count(settings: "Prune", prunable: int) -> int:
+    """How many of the prunable weights are pruned."""
+    pattern = pattern_of(settings.scope)
+    return prunable * (pattern[1] - pattern[0]) // pattern[1] if pattern else round(settings.sparsity * prunable)
 
 
 def spread_by_importance(k: int, sizes: Sequence[int], importance: Sequence[float]) -> Counts:
-    """How many of each block's weights go, k in total: the fewer, the more a block matters. Shape: (blocks,).
+    """How many of each block's weights are pruned, k in total: the fewer, the more a block matters. Shape: (blocks,).
 
-    Importance is mapped to an interval of twice `DEVIATION`, and a block's sparsity is the mean one less
-    what its importance is above the mean: Yin et al. (2024), "Outlier Weighed Layerwise Sparsity (OWL)", ICML.
-    Where a sparsity would leave 0 to 1, all deviate by less.
+    Importance is mapped to an interval of width 2 × `DEVIATION`, and a block's sparsity is the mean sparsity minus
+    the excess of its importance over the mean: Yin et al. (2024), "Outlier Weighed Layerwise Sparsity (OWL)", ICML.
+    If a sparsity would leave the interval from 0 to 1, all deviations shrink.
     """
     size = np.asarray(sizes, dtype=np.float64)
     matters = np.asarray(importance, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""How much each block matters, for budgets that spare those that matter most."""
+"""How much each block matters, for budgets that spare the blocks that matter most."""
 
 import math
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from tqdm import tqdm
 
 from stages.lib.inference.block_inputs import BlockInputs
 from stages.lib.inference.blockwise import blocks_of, through_blocks
-from stages.lib.pruning.calibrated import input_statistics
-from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import Family
-from stages.lib.pruning.wanda import input_squares, wanda_scores
-from stages.lib.inference.loading import Loaded
 from stages.lib.inference.likelihood import losses_within
+from stages.lib.inference.loading import Loaded
+from stages.lib.pruning.calibrated import input_statistics
 from stages.lib.pruning.trial_pruning import restore, zero_smallest
+from stages.lib.pruning.wanda import input_squares, wanda_scores
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.family import Family
 
 OUTLIER = 5.0
-"""How many times the mean of a block's scores an outlier is, OWL's M: the paper takes 5 or 7."""
+"""An outlier is a score above this many times the block's mean, OWL's M: 5 or 7 in the paper."""
 LEAST_GROWTH = 1e-4
-"""In nats a token: a block whose loss grows by less, or shrinks, is as good as one whose loss grows by this."""
+"""In nats per token: a block whose loss grows by less, or shrinks, counts as one whose loss grows by this."""
 
 
 @torch.no_grad()
@@ -44,9 +44,9 @@ def outlier_shares(loaded: Loaded, family: Family, windows: Sequence[torch.Tenso
 def block_sensitivities(
     loaded: Loaded, checkpoint: Checkpoint, family: Family, windows: Sequence[torch.Tensor], sparsity: float
 ) -> list[float]:
-    """The logarithm of how much the loss on some text grows with each block pruned alone, by magnitude.
+    """The logarithm of the increase in loss on some text when each block is pruned alone, by magnitude.
 
-    Growth differs between blocks by orders of magnitude, hence the logarithm.
+    The increase differs between blocks by orders of magnitude, hence the logarithm.
     """
     blocks = blocks_of(loaded, family)
     inputs = BlockInputs(blocks)

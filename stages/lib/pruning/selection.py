@@ -1,18 +1,17 @@
-"""Chooses exactly k of the smallest magnitudes over all matrices at once, without a sort.
+"""Selects exactly k of the smallest magnitudes over all matrices at once, without sorting.
 
-Two passes of counting find the k-th smallest: the first counts magnitudes by the upper half of
-their bits, the second, within the one bucket that the k-th falls into, by the lower half. Both
-read the memory-mapped weights chunk by chunk.
+Two counting passes find the k-th smallest: the first counts magnitudes by the upper half of their bits, the second
+counts those in the k-th's bucket by the lower half. Both read the memory-mapped weights chunk by chunk.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.files.errors import UserError
+from stages.lib.recipes.magnitude import Threshold
+from stages.lib.weights.checkpoint import Checkpoint
 
 _INFINITY = 0x7F80
 """The upper half of an infinite float32's magnitude; NaNs have it too, or come after it."""
@@ -20,24 +19,10 @@ _INFINITY = 0x7F80
 Counts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """A set of smallest magnitudes: all below `bits`, and the first `ties` of those equal to it."""
-
-    bits: int
-    """The threshold, as the bits of a float32."""
-    ties: int
-    """How many weights of exactly this magnitude are chosen, the first ones in state-dict order."""
-
-    @property
-    def value(self) -> float:
-        return float(np.uint32(self.bits).view(np.float32))
-
-
 def select(checkpoint: Checkpoint, names: Sequence[str], k: int) -> Threshold:
-    """Find the threshold that chooses exactly k weights of the named tensors.
+    """Find the threshold that selects exactly k weights of the named tensors.
 
-    Among equal magnitudes the first in the order of `names`, then of elements, are chosen.
+    Among equal magnitudes the first in the order of `names`, then of elements, are selected.
     Raises UserError if a weight is NaN or infinite, and ValueError unless 0 <= k <= their number.
     """
     high = _count_high(checkpoint, names)
@@ -64,7 +49,7 @@ def _count_high(checkpoint: Checkpoint, names: Sequence[str]) -> Counts:
         for bits in checkpoint.magnitudes(name):
             counts += np.bincount(bits >> np.uint32(16), minlength=counts.size)
         if counts[_INFINITY:].any():
-            raise UserError(f"{checkpoint.path}: {name} holds NaN or infinite weights; mend the model first")
+            raise UserError(f"{checkpoint.path}: {name} holds NaN or infinite weights; repair the model first")
     return counts
 
 

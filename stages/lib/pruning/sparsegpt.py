@@ -1,67 +1,78 @@
-"""SparseGPT: prunes column by column, and has the columns to the right make up for what went.
+"""SparseGPT: prunes column by column, and updates the remaining columns to compensate.
 
-Frantar & Alistarh (2023), "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot",
-ICML, algorithm 1. With H = X Xᵀ + λI over the calibration tokens and the upper Cholesky factor U of
-H⁻¹, the score of weight (i, j) is (W_ij / U_jj)². A pruned weight's error e = W_ij / U_jj is taken off
-the columns from j on, times U_j: that is what the least squares of the outputs asks of them.
+Frantar & Alistarh (2023), "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot", ICML,
+algorithm 1. With H = X Xᵀ + λI over the calibration tokens and the upper Cholesky factor U of H⁻¹, the score of
+weight (i, j) is (W_ij / U_jj)². A pruned weight's error e = W_ij / U_jj, times U_j, is subtracted from the columns
+from j on, which is the least-squares update of the layer's outputs. Reference code: IST-DASLab/sparsegpt. Differs
+from it: exactly k weights are pruned, and the calibration text is `prune.calibration_tokens` of the text's train
+split in place of C4.
 """
 
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
-from stages.lib.pruning.budgets import spread
-from stages.lib.recipes.choosing import choose
+import numpy as np
+
+from stages.lib.pruning.method import Method, OnText
+from stages.lib.recipes.choosing import choose, spread
 from stages.lib.recipes.masks import Mask
 
+if TYPE_CHECKING:
+    import torch
+
 COLUMNS_AT_ONCE = 128
-"""The mask is chosen for this many columns before they are changed, as in the paper."""
+"""The mask is chosen for this many columns before they are updated, as in the paper."""
 DAMPING = 0.01
 """λ, as a share of the mean of H's diagonal, as in the paper."""
 
 
-def input_products(inputs: torch.Tensor) -> torch.Tensor:
+def input_products(inputs: "torch.Tensor") -> "torch.Tensor":
     """The products of each two inputs, summed over tokens. Shapes: (tokens, inputs) and (inputs, inputs)."""
     inputs = inputs.float()
     return inputs.T @ inputs
 
 
-def sparsegpt_mask(weight: torch.Tensor, products: torch.Tensor, k: int) -> Mask:
-    """Change a matrix in place, and say which k of its weights are to be zero.
+def sparsegpt_mask(weight: "torch.Tensor", products: "torch.Tensor", scope: str, k: int) -> Mask:
+    """Update a matrix in place, and return the mask of the k weights that are to be zero.
 
     Shapes: (outputs, inputs) and (inputs, inputs).
     """
+    assert scope == "layer", "the only scope of this method"
     outputs, inputs = weight.shape
-    changed = weight.float()
+    updated = weight.float()
     factor = _cholesky_of_inverse(products)
     starts = range(0, inputs, COLUMNS_AT_ONCE)
     counts = spread(k, [outputs * min(COLUMNS_AT_ONCE, inputs - start) for start in starts])
     masks = []
     for start, count in zip(starts, counts, strict=True):
         end = min(start + COLUMNS_AT_ONCE, inputs)
-        mask, errors = _prune_columns(changed[:, start:end], factor[start:end, start:end], int(count))
-        changed[:, end:] -= errors @ factor[start:end, end:]
+        mask, errors = _prune_columns(updated[:, start:end], factor[start:end, start:end], int(count))
+        updated[:, end:] -= errors @ factor[start:end, end:]
         masks.append(mask)
-    weight.copy_(changed)
+    weight.copy_(updated)
     return np.concatenate(masks, axis=1)
 
 
-def _cholesky_of_inverse(products: torch.Tensor) -> torch.Tensor:
+def _cholesky_of_inverse(products: "torch.Tensor") -> "torch.Tensor":
     """The upper Cholesky factor of the inverse of the damped products."""
+    import torch
+
     damped = products.clone()
     diagonal = damped.diagonal()
-    diagonal[diagonal == 0] = 1  # an input that is never anything but zero: its weights cost nothing
+    diagonal[diagonal == 0] = 1  # an input that is always zero: its weights cost nothing
     diagonal += DAMPING * diagonal.mean()
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor
 
 
-def _prune_columns(columns: torch.Tensor, factor: torch.Tensor, k: int) -> tuple[Mask, torch.Tensor]:
-    """Prune k weights of some columns, changing these in place; the mask, and each weight's error."""
+def _prune_columns(columns: "torch.Tensor", factor: "torch.Tensor", k: int) -> "tuple[Mask, torch.Tensor]":
+    """Prune k weights of some columns, updating these in place; the mask, and each weight's error."""
+    import torch
+
     scores = (columns / factor.diagonal()).square()
     mask = choose(scores.cpu().numpy(), "layer", k)
     pruned = torch.from_numpy(mask).to(columns.device)
-    # Transposed, so that a column lies in one piece: each one changes all after it.
+    # Transposed, so that each column is contiguous: each one updates all after it.
     by_column, pruned = columns.T.contiguous(), pruned.T.contiguous()
     errors = torch.zeros_like(by_column)
     for column, weights in enumerate(by_column):
@@ -71,3 +82,13 @@ def _prune_columns(columns: torch.Tensor, factor: torch.Tensor, k: int) -> tuple
         by_column[column] = kept
     columns.copy_(by_column.T)
     return mask, errors.T
+
+
+SPARSEGPT = Method(
+    name="sparsegpt",
+    scopes=("layer",),
+    summary="Pruned by SparseGPT, with the remaining weights updated to compensate: the weights whose removal "
+    "changes the layer's output least (a second-order estimate)",
+    source="Frantar & Alistarh (2023), SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot",
+    on_text=OnText(input_products, sparsegpt_mask, changes_weights=True),
+)

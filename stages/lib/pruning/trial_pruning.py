@@ -1,19 +1,19 @@
-"""Prunes a part of a loaded model by magnitude, and brings it back: to measure what that part is worth."""
+"""Prunes a part of a loaded model by magnitude, and restores it afterwards, to measure how much that part matters."""
 
 from collections.abc import Sequence
 
 import torch
 from safetensors import safe_open
 
-from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.recipes.masks import magnitude_masks
 from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.selection import select
+from stages.lib.recipes.magnitude import magnitude_masks
+from stages.lib.weights.checkpoint import Checkpoint
 
 
 @torch.no_grad()
 def zero_smallest(loaded: Loaded, checkpoint: Checkpoint, names: Sequence[str], sparsity: float) -> int:
-    """Zero the smallest share of the named tensors together, by the checkpoint's magnitudes; how many those are."""
+    """Zero a share of the named tensors together, the smallest by the checkpoint's magnitudes; returns their number."""
     k = round(sparsity * sum(checkpoint.size(name) for name in names))
     for name, mask in magnitude_masks(checkpoint, names, select(checkpoint, names, k)):
         weight = loaded.model.get_parameter(name)
@@ -23,7 +23,7 @@ def zero_smallest(loaded: Loaded, checkpoint: Checkpoint, names: Sequence[str], 
 
 @torch.no_grad()
 def restore(loaded: Loaded, checkpoint: Checkpoint, names: Sequence[str]) -> None:
-    """Bring the named tensors back as the checkpoint has them."""
+    """Restore the named tensors from the checkpoint."""
     with safe_open(checkpoint.path, framework="pt") as file:
         for name in names:
             loaded.model.get_parameter(name).copy_(file.get_tensor(name))

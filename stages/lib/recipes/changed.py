@@ -1,32 +1,77 @@
-"""What weights changed by, at one byte each: of what SparseGPT or training made of a compressed model.
+"""Another recipe with changed weights: what SparseGPT or training did to them, at one byte per weight.
 
-What is zero before stays zero and takes no space. Each row's largest change is 127 steps of int8, so
-a change is kept to 0.4 % of its row's largest; vectors (norms, biases) are few and stored as they are.
-Adding a change to a weight is one rounding for each, in float32, so it is the same on every machine.
+Weights that were zero stay zero and take no space. Each row's largest change is 127 steps of int8, so a change is
+kept to 0.4 % of its row's largest; vectors (norms, biases) are few and stored as they are. Adding a change to a
+weight is a single rounding, in float32, so the result is the same on every machine.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
 
-from stages.lib.files.writing import sha256
 from stages.lib.files.errors import UserError
-from stages.lib.recipes.recipe import CHANGES
+from stages.lib.files.hashing import sha256
+from stages.lib.recipes.kept_blocks import KeptBlocks
+from stages.lib.recipes.kind import Digest, Kind, Materialized
+from stages.lib.recipes.magnitude import MagnitudePruned
+from stages.lib.recipes.merged import MergedFeedForward
+from stages.lib.recipes.other_checkpoint import OtherCheckpoint
+from stages.lib.recipes.scoped import ScopedMask
+from stages.lib.recipes.stored import StoredMask
+from stages.lib.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+CHANGES = "changes.safetensors"
+RECOVERY = "recovery"
+"""The value of `by` if training changed the weights."""
 
 _SCALE = ".scale"
 _STEPS = 127
 
-Weights = Mapping[str, torch.Tensor]
+Unchanged: TypeAlias = MagnitudePruned | ScopedMask | StoredMask | KeptBlocks | MergedFeedForward | OtherCheckpoint
 
 
-def write_changes(before: Weights, after: Weights, folder: Path) -> str:
-    """Write what weights changed by into a folder; the file's SHA-256.
+class Changed(Kind):
+    """The result of another recipe with changes to its weights, which `changes.safetensors` holds."""
+
+    kind: Literal["changed"] = "changed"
+    of: Annotated[Unchanged, Field(discriminator="kind")]
+    by: str
+    """recovery, or the pruning method that changed the weights."""
+    changes_sha256: Digest
+
+    @property
+    def files(self) -> frozenset[str]:
+        return self.of.files | {CHANGES}
+
+    @property
+    def unchanged(self) -> Kind:
+        return self.of
+
+    @property
+    def recovered(self) -> bool:
+        return self.by == RECOVERY
+
+    def base(self, checkpoint: Checkpoint) -> Checkpoint:
+        return self.of.base(checkpoint)
+
+    def apply(self, model: Materialized, folder: Path) -> None:
+        self.of.apply(model, folder)
+        apply_changes(model.weights, folder, self.changes_sha256)
+
+
+def write_changes(before: "Mapping[str, torch.Tensor]", after: "Mapping[str, torch.Tensor]", folder: Path) -> str:
+    """Write into a folder how weights changed; returns the file's SHA-256.
 
     Tensors that did not change are left out.
     """
+    import torch
+    from safetensors.torch import save_file
+
     stored: dict[str, torch.Tensor] = {}
     for name, old in before.items():
         new = after[name].to("cpu")
@@ -44,13 +89,16 @@ def write_changes(before: Weights, after: Weights, folder: Path) -> str:
     return sha256(folder / CHANGES)
 
 
-def apply_changes(weights: dict[str, torch.Tensor], folder: Path, digest: str) -> None:
+def apply_changes(weights: "dict[str, torch.Tensor]", folder: Path, digest: str) -> None:
     """Replace each weight that `write_changes` stored a change of.
 
-    Raises UserError if the file is not of that SHA-256, or does not fit the weights.
+    Raises UserError if the file does not have that SHA-256, or does not fit the weights.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     path = folder / CHANGES
-    damaged = UserError(f"{path}: damaged; `python -m stages.verify` tells how to mend it")
+    damaged = UserError(f"{path}: damaged; `python -m stages.verify` prints the fix")
     if sha256(path) != digest:
         raise damaged
     try:
@@ -62,7 +110,9 @@ def apply_changes(weights: dict[str, torch.Tensor], folder: Path, digest: str) -
         raise damaged from None
 
 
-def _changed(weight: torch.Tensor, steps: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+def _changed(weight: "torch.Tensor", steps: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
     change = torch.zeros(weight.shape)
     change[weight != 0] = steps.float()
     return change.mul_(scale[:, None]).add_(weight.float()).to(weight.dtype)

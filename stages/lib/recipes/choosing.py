@@ -1,26 +1,50 @@
-"""Chooses the smallest scores of a matrix, within its scope: all of it, each row, or each M beside each other.
+"""Chooses the smallest scores of a matrix within a scope: the whole matrix, each row, or each group of M.
 
 A matrix is always given as (outputs, inputs), whichever way its family stores it.
 """
 
+import re
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from stages.lib.pruning.budgets import spread
 from stages.lib.files.errors import UserError
 from stages.lib.recipes.masks import Mask
-from stages.lib.pruning.scopes import pattern_of
 
 Scores: TypeAlias = npt.NDArray[Any]
-"""What orders the weights, of any type that sorts, without NaN."""
+"""Whatever orders the weights, of any type that sorts, without NaN."""
+
+Counts = npt.NDArray[np.int64]
+
+
+def pattern_of(scope: str) -> tuple[int, int] | None:
+    """N and M of a scope N:M, None for any other. Raises ValueError unless 0 < N < M."""
+    found = re.fullmatch("([0-9]+):([0-9]+)", scope)
+    if found is None:
+        return None
+    n, m = int(found[1]), int(found[2])
+    if not 0 < n < m:
+        raise ValueError("of M weights N stay, so N is from 1 to below M")
+    return n, m
+
+
+def spread(k: int, sizes: Sequence[int] | Counts) -> Counts:
+    """How many elements of each part are pruned, k in total. Shape: (parts,).
+
+    Each number is less than one away from k × size / total, whatever the parts are.
+    """
+    upto = np.cumsum(np.asarray(sizes, dtype=np.int64))
+    total = int(upto[-1])
+    ends = np.array([k * int(end) // total for end in upto], dtype=np.int64)  # Python's integers do not overflow
+    return np.diff(ends, prepend=0)
 
 
 def choose(scores: Scores, scope: str, k: int) -> Mask:
-    """The mask of the k smallest scores of a matrix: over all of it, or the same share of each row.
+    """The mask of the k smallest scores of a matrix: over the whole matrix, or the same share of each row.
 
-    Among equal scores the first ones go. Raises UserError if M of a scope N:M does not divide the
+    Among equal scores the first are chosen. Raises UserError if M of a scope N:M does not divide the number of
     inputs, and ValueError if k is not what N:M prunes.
     """
     if scope == "layer":
@@ -41,15 +65,15 @@ def choose(scores: Scores, scope: str, k: int) -> Mask:
     return smallest_of_rows(groups, np.full(len(groups), m - n)).reshape(scores.shape)
 
 
-def smallest_of_rows(scores: Scores, counts: npt.NDArray[np.int64]) -> Mask:
-    """True at each row's `counts` smallest scores; among equal ones the first go.
+def smallest_of_rows(scores: Scores, counts: Counts) -> Mask:
+    """True at each row's `counts` smallest scores; among equal scores the first are chosen.
 
     Shapes: (rows, columns) and (rows,).
     """
     ordered = np.sort(scores, axis=1)  # values only: an argsort takes ten times as long
     kth = np.take_along_axis(ordered, np.maximum(counts, 1)[:, None] - 1, axis=1)
     mask: Mask = scores <= kth
-    tied = np.flatnonzero(np.count_nonzero(mask, axis=1) != counts)  # rows with more of the k-th than go
+    tied = np.flatnonzero(np.count_nonzero(mask, axis=1) != counts)  # rows with more of the k-th than are pruned
     equal = scores[tied] == kth[tied]
     below = mask[tied] & ~equal
     ties = counts[tied] - np.count_nonzero(below, axis=1)

@@ -1,40 +1,22 @@
-"""Masks of pruned weights, recomputed from the base weights and a threshold."""
+"""Masks of pruned weights: their digest, and what all kinds of recipe that hold one have in common."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from stages.lib.files.errors import UserError
+from stages.lib.recipes.kind import Materialized, OverBase
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.pruning.selection import Threshold
 
 Mask = npt.NDArray[np.bool_]
-
-
-def magnitude_masks(checkpoint: Checkpoint, names: Sequence[str], threshold: Threshold) -> Iterator[tuple[str, Mask]]:
-    """Each named tensor's mask, in the tensor's shape; True where the weight is pruned.
-
-    The masks have to be taken in the order of `names`: ties are given out in it.
-    """
-    ties_left = threshold.ties
-    bound = np.uint32(threshold.bits)
-    for name in names:
-        mask = np.empty(checkpoint.size(name), dtype=np.bool_)
-        start = 0
-        for bits in checkpoint.magnitudes(name):
-            part = mask[start : start + bits.size]
-            np.less(bits, bound, out=part)
-            if ties_left:
-                equal = np.flatnonzero(bits == bound)[:ties_left]
-                part[equal] = True
-                ties_left -= equal.size
-            start += bits.size
-        yield name, mask.reshape(checkpoint.shape(name))
+"""True where a weight is pruned, in the tensor's shape."""
 
 
 class MaskDigest:
-    """The SHA-256 of a sequence of masks: each one's bits packed, first element in the highest bit."""
+    """The SHA-256 of a sequence of masks: each mask's bits packed, first element in the highest bit."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -42,7 +24,7 @@ class MaskDigest:
         """How many weights the masks so far prune."""
 
     def add(self, mask: Mask) -> npt.NDArray[np.uint8]:
-        """Take in one more mask; its packed bits."""
+        """Add one more mask; returns its packed bits."""
         packed = np.packbits(mask.reshape(-1))
         self._hash.update(packed.data)
         self.pruned += int(np.count_nonzero(mask))
@@ -50,3 +32,36 @@ class MaskDigest:
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
+
+
+class Pruned(OverBase):
+    """A recipe that sets the weights of a mask to zero."""
+
+    @property
+    def digest(self) -> tuple[str, int]:
+        """The SHA-256 of the masks, and how many weights they prune."""
+        raise NotImplementedError
+
+    def masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
+        """The mask of each pruned tensor of the base, in state-dict order."""
+        raise NotImplementedError
+
+    def checked_masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
+        """The same masks; after the last one, raises UserError if they are not those of the recipe.
+
+        Use none of them before the iterator has ended.
+        """
+        digest = MaskDigest()
+        for name, mask in self.masks(checkpoint, folder):
+            digest.add(mask)
+            yield name, mask
+        if (digest.hexdigest(), digest.pruned) != self.digest:
+            raise UserError(f"{folder}: the mask is not the recipe's; `python -m stages.verify` prints the fix")
+
+    def apply(self, model: Materialized, folder: Path) -> None:
+        import torch
+
+        masks = {name: torch.from_numpy(mask) for name, mask in self.checked_masks(model.checkpoint, folder)}
+        for name, mask in masks.items():
+            model.weights[name].masked_fill_(mask, 0)
+        model.masks = masks

@@ -1,11 +1,11 @@
-"""Random: every weight is worth the same, so chance decides; the control that any method has to beat."""
+"""Random scores: every weight is worth the same, so chance decides; the control that any method has to beat."""
 
 import numpy as np
 import numpy.typing as npt
 
 
 def random_scores(size: int, seed: int, matrix: int) -> npt.NDArray[np.uint64]:
-    """One number a weight, from the seed and the matrix's own. Shape: (size,).
+    """One number per weight, from the seed and the matrix's number. Shape: (size,).
 
     The generator's raw output is the same on every machine and in every version of numpy.
     """

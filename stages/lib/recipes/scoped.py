@@ -1,26 +1,85 @@
-"""Masks of the smallest scores of each matrix, row or N:M group, where the scores follow from the base or a seed."""
+"""Pruned within each matrix, row or N:M group, by scores that follow from the base or a seed."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
+from pydantic import Field, field_validator
 
-from stages.lib.pruning.budgets import spread
-from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.recipes.choosing import Scores, choose
-from stages.lib.weights.families import Family
-from stages.lib.recipes.masks import Mask
+from stages.lib.recipes.choosing import Scores, choose, pattern_of, spread
+from stages.lib.recipes.kind import Digest
+from stages.lib.recipes.masks import Mask, MaskDigest, Pruned
 from stages.lib.recipes.random_scores import random_scores
-from stages.lib.pruning.scopes import PruningMethod
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.families import family_of
+
+ScopedMethod: TypeAlias = Literal["magnitude", "random"]
+
+
+class ScopedMask(Pruned):
+    """The base with the smallest scores of each matrix, row or N:M group set to zero.
+
+    For methods whose scores follow from the base or from a seed, so that the masks can be recomputed.
+    """
+
+    kind: Literal["scoped"] = "scoped"
+    base_sha256: Digest
+    method: ScopedMethod
+    scope: str
+    """layer, row or N:M."""
+    pruned_by_block: list[Annotated[int, Field(ge=0)]]
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of random scores."""
+    mask_sha256: Digest
+
+    @field_validator("scope")
+    @classmethod
+    def _within_a_matrix(cls, scope: str) -> str:
+        if scope not in ("layer", "row") and pattern_of(scope) is None:
+            raise ValueError("not a scope within a matrix")
+        return scope
+
+    @classmethod
+    def of(
+        cls, checkpoint: Checkpoint, method: ScopedMethod, scope: str, block_counts: Sequence[int], seed: int
+    ) -> "ScopedMask":
+        """The recipe that prunes `block_counts` weights of each block; computes its masks' digest.
+
+        Raises UserError if M of a scope N:M does not divide a matrix's inputs.
+        """
+        digest = MaskDigest()
+        for _, mask in scoped_masks(checkpoint, method, scope, block_counts, seed):
+            digest.add(mask)
+        return cls(
+            base_sha256=checkpoint.sha256,
+            method=method,
+            scope=scope,
+            pruned_by_block=list(block_counts),
+            seed=seed,
+            mask_sha256=digest.hexdigest(),
+        )
+
+    @property
+    def pruned(self) -> int:
+        return sum(self.pruned_by_block)
+
+    @property
+    def digest(self) -> tuple[str, int]:
+        return self.mask_sha256, self.pruned
+
+    def masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
+        return scoped_masks(checkpoint, self.method, self.scope, self.pruned_by_block, self.seed)
 
 
 def scoped_masks(
-    checkpoint: Checkpoint, family: Family, method: PruningMethod, scope: str, block_counts: Sequence[int], seed: int
+    checkpoint: Checkpoint, method: ScopedMethod, scope: str, block_counts: Sequence[int], seed: int
 ) -> Iterator[tuple[str, Mask]]:
-    """Each prunable tensor's mask, in state-dict order; each block loses its count of weights.
+    """Each prunable tensor's mask, in state-dict order, with the given number of pruned weights per block.
 
-    Of a block's count each matrix gets its share, and of that each row, or each N:M group. The method
-    is magnitude or random, whose masks are the same on every machine.
+    A block's count is shared by its matrices in proportion to their size, and a matrix's by its rows or groups.
     """
+    family = family_of(checkpoint.folder)
     number = 0
     for block, k in enumerate(block_counts):
         names = [family.weight(block, matrix) for matrix in family.matrices]

@@ -1,4 +1,4 @@
-"""The report's picture: what each model's measures are, with their intervals."""
+"""The report's first picture: each model's figures with their intervals."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib import pyplot
 
 from stages.lib.figures.comparison import Comparison
-from stages.lib.figures.measures import Estimate
+from stages.lib.figures.definitions import Estimate
 
 SHOWN = ("perplexity", "accuracy", "rougeL")
 COLOURS = {"original": "#4477aa", "pruned": "#cc6677"}
@@ -19,13 +19,13 @@ OTHERS = "#666666"
 
 
 def draw(comparisons: Sequence[Comparison], vocabulary: int, path: Path) -> None:
-    """Write an SVG, the same bytes for the same figures: a row a model, a panel a measure.
+    """Write an SVG, the same bytes for the same figures: a row per model, a panel per figure.
 
     Perplexity is on a log scale, next to that of a uniform guess among `vocabulary` tokens.
     """
     # Without a salt and with a date, an SVG differs from run to run.
     matplotlib.rcParams.update({"svg.hashsalt": "cost", "font.size": 9})
-    shown = [comparison for comparison in comparisons if comparison.measure.key in SHOWN]
+    shown = [comparison for comparison in comparisons if comparison.figure.key in SHOWN]
     models = list(shown[0].estimates)
     figure, axes = pyplot.subplots(
         1, len(shown), figsize=(10, 1.2 + 0.28 * len(models)), layout="constrained", sharey=True
@@ -35,11 +35,11 @@ def draw(comparisons: Sequence[Comparison], vocabulary: int, path: Path) -> None
             axis.errorbar(
                 estimate.value, row, xerr=_reach(estimate), fmt="o", capsize=3, color=COLOURS.get(model, OTHERS)
             )
-        axis.set_title(f"{comparison.measure.name} ({comparison.measure.better} is better)", fontsize=10)
+        axis.set_title(f"{comparison.figure.name} ({comparison.figure.better} is better)", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", color="#dddddd")
         axis.set_axisbelow(True)
-        if comparison.measure.key == "perplexity":
+        if comparison.figure.key == "perplexity":
             axis.set_xscale("log")
             axis.axvline(vocabulary, color="#555555", linestyle=":", linewidth=1, label="uniform guess")
         if comparison.baseline is not None:
@@ -55,7 +55,7 @@ def draw(comparisons: Sequence[Comparison], vocabulary: int, path: Path) -> None
 
 
 def _reach(estimate: Estimate) -> list[list[float]] | None:
-    """How far an interval reaches below and above a value."""
+    """The reach of an interval below and above a value."""
     if estimate.interval is None:
         return None
     return [[max(0.0, estimate.value - estimate.interval.low)], [max(0.0, estimate.interval.high - estimate.value)]]

@@ -1,4 +1,4 @@
-"""What changed example by example between the original and the pruned model."""
+"""The reviews and summaries that changed between the original and the pruned model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 SHOWN_CHARACTERS = 600
-"""Of a text; the rest is cut off, which … says."""
+"""Of a text; the rest is cut off and replaced by …"""
 
 
 @dataclass(frozen=True)
 class FlippedReview:
-    """A review of which the two models say different things."""
+    """A review that the two models classify differently."""
 
     text: str
     label: str
@@ -20,7 +20,7 @@ class FlippedReview:
 
     @property
     def kind(self) -> str:
-        """Whether pruning lost the review, won it, or took one mistake for another."""
+        """Whether pruning lost the review, won it, or replaced one mistake by another."""
         if self.original == self.label:
             return "lost"
         return "won" if self.pruned == self.label else "other"
@@ -47,7 +47,7 @@ class SummaryPair:
 def flipped_reviews(
     reviews: pd.DataFrame, original: pd.DataFrame, pruned: pd.DataFrame, classes: Sequence[str]
 ) -> list[FlippedReview]:
-    """The reviews of which the models say different things, in the order in which they were scored."""
+    """The reviews that the models classify differently, in the order in which they were scored."""
     texts = dict(zip(reviews["document"], reviews["text"], strict=True))
     flipped = _both(original, pruned)
     flipped = flipped[flipped["predicted_original"] != flipped["predicted_pruned"]]

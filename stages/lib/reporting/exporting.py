@@ -6,9 +6,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from stages.lib.weights.checkpoint import WEIGHTS, Checkpoint
-from stages.lib.recipes.materialize import apart, materialize
 from stages.lib.files.hashing import SUMS
+from stages.lib.recipes.recipe import apart, materialize
+from stages.lib.weights.checkpoint import WEIGHTS, Checkpoint
 
 
 def export(base: Path, recipe: Path, out: Path) -> None:
@@ -19,5 +19,6 @@ def export(base: Path, recipe: Path, out: Path) -> None:
     made = materialize(Checkpoint(base), recipe)
     # safetensors refuses tensors that share memory
     save_file(apart(made.weights), out / WEIGHTS, metadata={"format": "pt"})
-    shutil.copytree(made.folder, out, ignore=shutil.ignore_patterns(WEIGHTS, "config.json", SUMS), dirs_exist_ok=True)
+    ignored = shutil.ignore_patterns(WEIGHTS, "config.json", SUMS)
+    shutil.copytree(made.checkpoint.folder, out, ignore=ignored, dirs_exist_ok=True)
     (out / "config.json").write_text(json.dumps(made.config, indent=2) + "\n", encoding="utf-8")

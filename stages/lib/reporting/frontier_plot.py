@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -13,13 +12,13 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from stages.lib.figures.comparison import Comparison
-from stages.lib.figures.frontier_table import curve_name
-from stages.lib.pruning.scopes import PruningMethod
+from stages.lib.pruning.methods import METHODS
 from stages.lib.reporting.study import Size
+from stages.lib.reporting.wording import curve_name
 
 PALETTE = ("#cc6677", "#4477aa", "#228833", "#aa8800", "#aa3377", "#66ccee", "#882255")
 """Of Tol's colours that colour-blind readers can tell apart."""
-COLOURS = dict(zip(get_args(PruningMethod), PALETTE, strict=False))
+COLOURS = dict(zip((method.name for method in METHODS), PALETTE, strict=False))
 WORST_SHOWN = 1000
 """Perplexities above this many times the original's are drawn at the upper edge, as arrows."""
 
@@ -60,7 +59,7 @@ def draw(frontier: pd.DataFrame, perplexity: Comparison, sizes: Mapping[str, Siz
 
 
 def _places(perplexity: Comparison, sizes: Mapping[str, Size], worst: float) -> dict[tuple[float, float], list[str]]:
-    """Where the models are, and which: those that would lie on top of each other share a place."""
+    """The models by their place in the picture; those that would overlap share one."""
     places: dict[tuple[float, float], list[str]] = {}
     for model, estimate in perplexity.estimates.items():
         place = round(sizes[model].effective_parameters / 1e6), min(estimate.value, worst)

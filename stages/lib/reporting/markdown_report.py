@@ -1,15 +1,15 @@
-"""The report's text: the answer, the pair, all models, their sensitivity, and what they rest on."""
+"""The report as Markdown: the answer, the pair, all models, their sensitivity, and the settings behind them."""
 
 from collections.abc import Mapping, Sequence
 
 from stages.lib.figures.comparison import Comparison
-from stages.lib.figures.frontier_table import by_sparsity
 from stages.lib.reporting.study import Results
 from stages.lib.reporting.wording import (
     HEADED_BEFORE_RECOVERY,
     IN_THE_TABLE,
     answer,
     estimated,
+    frontier_rows,
     headed,
     marks,
     notes,
@@ -112,17 +112,17 @@ def _models(results: Results) -> list[str]:
 
 
 def _frontier(results: Results) -> list[str]:
-    return [*_table(by_sparsity(results.frontier)), ""] if len(results.frontier) else []
+    return [*_table(frontier_rows(results.frontier)), ""] if len(results.frontier) else []
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table of which the first row is the head, and the first column names."""
+    """A table whose first row is the header, and whose first column holds names."""
     head, *body = rows
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---", *["---:"] * (len(head) - 1)], *body)]
 
 
 def _measured(comparison: Comparison, model: str) -> str:
-    """A model's figure, its interval, and marks where it differs significantly."""
+    """A model's figure, its interval, and its marks."""
     signs = "".join(mark.sign for mark in marks(comparison, model))
     return estimated(comparison.estimates[model]) + signs.replace("*", "\\*")
 

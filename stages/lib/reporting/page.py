@@ -1,4 +1,4 @@
-"""The report as one page: a file of HTML that asks for nothing else, and may be sent to anybody."""
+"""The report as one page: a self-contained HTML file that can be sent to anybody."""
 
 import base64
 import json
@@ -7,22 +7,40 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from stages.lib.reporting.example_changes import FlippedReview, SummaryPair
-from stages.lib.figures.frontier_table import by_sparsity
-from stages.lib.figures.measures import Estimate
+from stages.lib.corpora.reviews import class_names
+from stages.lib.corpora.rows import read_rows
+from stages.lib.figures.comparison import Tables
+from stages.lib.figures.definitions import Estimate
+from stages.lib.files.places import DOCUMENTS, REPORT, REVIEWS
+from stages.lib.files.writing import new_file
+from stages.lib.reporting.example_changes import FlippedReview, SummaryPair, flipped_reviews, summary_pairs
 from stages.lib.reporting.study import Results
-from stages.lib.reporting.wording import HEADED_BEFORE_RECOVERY, IN_THE_TABLE, Mark, answer, estimated, headed, marks, notes
+from stages.lib.reporting.wording import (
+    HEADED_BEFORE_RECOVERY,
+    IN_THE_TABLE,
+    Mark,
+    answer,
+    estimated,
+    frontier_rows,
+    headed,
+    marks,
+    notes,
+)
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.params import Params
 
 TEMPLATE = Path(__file__).parent / "page.html.j2"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure as it is written, and as a table sorts it."""
+    """A figure as text, and as the value by which a table sorts it."""
 
     text: str
     value: float | str = ""
@@ -38,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Run:
-    """What was run, and where."""
+    """The settings of a run, and its machine."""
 
     rests_on: Mapping[str, str]
     machine: str
@@ -61,7 +79,7 @@ def render(
     environment.filters["code"] = _code
     before = [HEADED_BEFORE_RECOVERY] if results.unrecovered else []
     shown = [headed(results.by_key[key]) for key in IN_THE_TABLE]
-    methods, *sparsities = by_sparsity(results.frontier)
+    methods, *sparsities = frontier_rows(results.frontier)
     return environment.get_template(TEMPLATE.name).render(
         answer=answer(results),
         columns=["model", "parameters", "effective", "bytes", *before, *shown],
@@ -77,6 +95,24 @@ def render(
         pairs=pairs,
         run=run,
     )
+
+
+def write_page(
+    results: Results,
+    tables: Tables,
+    pictures: Mapping[str, Path],
+    rests_on: Mapping[str, str],
+    params: "Params",
+    times: Path,
+) -> None:
+    """Write `index.html`, which has this machine's times, so neither Git nor DVC keeps it."""
+    original, pruned = tables["original"], tables["pruned"]
+    classes = class_names(params.reviews)
+    flips = flipped_reviews(read_rows(REVIEWS), original["classify"], pruned["classify"], classes)
+    pairs = summary_pairs(read_rows(DOCUMENTS), original["summarize"], pruned["summarize"])
+    run = Run(rests_on, describe_machine(), read_times(times))
+    with new_file(REPORT / "index.html") as temporary:
+        temporary.write_text(render(results, flips, pairs, pictures, run), encoding="utf-8")
 
 
 def _row(model: str, results: Results) -> Row:
@@ -95,13 +131,13 @@ def _cell(estimate: Estimate | None, marked: Sequence[Mark] = ()) -> Cell:
 
 
 def _written(text: str) -> Cell:
-    """A figure and its interval, which stand on lines of their own."""
+    """A figure and its interval, which the page shows on separate lines."""
     figure, _, interval = text.partition(" ")
     return Cell(figure, interval=interval)
 
 
 def _alternatives(results: Results) -> dict[str, str]:
-    """What the pictures show, for those who do not see them."""
+    """Text alternatives of the pictures."""
     perplexity = results.by_key["perplexity"].estimates
     sizes = {model: size.effective_parameters / 1e6 for model, size in results.sizes.items()}
     by_size = ", ".join(f"{model} {perplexity[model].value:.4g} at {size:.1f}M" for model, size in sizes.items())
@@ -127,11 +163,11 @@ def _code(text: str) -> Markup:
 
 
 def describe_machine() -> str:
-    """The system and the processor that this runs on, in words."""
+    """The system and processor of this machine, in words."""
     system = f"{platform.system()} on {platform.machine()}"
     return f"{system}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def read_times(folder: Path) -> dict[str, dict[str, float]]:
-    """What each stage's last run took, by its name."""
+    """The time and memory of each stage's last run, by its name."""
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}

@@ -1,6 +1,7 @@
 """The report's second picture: perplexity by sparsity, and with each part pruned alone."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -13,24 +14,24 @@ from matplotlib.axes import Axes
 COLOUR = "#4477aa"
 
 
-def draw(tables: Path, alone: float, path: Path) -> None:
-    """Write an SVG of the tables of the stage `sensitivity`, the same bytes for the same figures.
+def draw(tables: Mapping[str, pd.DataFrame], alone: float, path: Path) -> None:
+    """Write an SVG of the three tables of sensitivity, the same bytes for the same figures.
 
     `alone` is the sparsity at which each part was pruned alone.
     """
     matplotlib.rcParams.update({"svg.hashsalt": "sensitivity", "font.size": 9})
     figure, axes = pyplot.subplots(1, 3, figsize=(10, 3.2), layout="constrained", width_ratios=[1, 1, 1.4])
-    sparsities = pd.read_csv(tables / "sparsities.csv")
+    sparsities = tables["sparsities"]
     axes[0].plot(sparsities["sparsity"], sparsities["perplexity"], "o-", color=COLOUR)
     axes[0].fill_between(
         sparsities["sparsity"], sparsities["perplexity_low"], sparsities["perplexity_high"], color=COLOUR, alpha=0.2
     )
     axes[0].set(yscale="log", xlabel="sparsity", ylabel="perplexity", title="All matrices together")
-    matrices = pd.read_csv(tables / "matrices.csv")
+    matrices = tables["matrices"]
     _ratios(axes[1], matrices, [name.split(".")[-1] for name in matrices["matrix"]])
     axes[1].tick_params(axis="x", rotation=60)
     axes[1].set(title=f"Each kind of matrix alone, {alone:.0%}", ylabel="perplexity / unpruned")
-    blocks = pd.read_csv(tables / "blocks.csv")
+    blocks = tables["blocks"]
     _ratios(axes[2], blocks, list(blocks["block"]))
     axes[2].set(title=f"Each block alone, {alone:.0%}", xlabel="block")
     for axis in axes:

@@ -1,69 +1,60 @@
-"""All models of a study: what was measured of each, read together, and as two tables for scripts."""
+"""A study: everything measured of all its models, read together, and as two tables for scripts."""
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.lib.files.writing import folder_bytes, significant
-from stages.lib.weights.checkpoint import WEIGHTS
-from stages.lib.figures.comparison import REFERENCES, Comparison, Tables
-from stages.lib.figures.measures import BEFORE_RECOVERY, KINDS, Estimate
-from stages.lib.evaluation.predictions import predictions_path, read_predictions
-from stages.lib.recipes.recipe import recipe_folder
-from stages.lib.figures.statistics import Interval
+from stages.lib.evaluation.predictions import FRONTIER, SENSITIVITY, MeasureName, predictions_path, read_predictions
+from stages.lib.figures.comparison import REFERENCES, Comparison, Tables, compare
+from stages.lib.figures.definitions import BEFORE_RECOVERY, FIGURES, UNRECOVERED, Estimate, estimate, items
+from stages.lib.figures.frontier_table import read_frontier
+from stages.lib.figures.sensitivity_tables import sensitivity_tables
+from stages.lib.files.places import MODEL
+from stages.lib.files.writing import significant
+from stages.lib.weights.families import read_config
 
-DATA = Path("data")
-METRICS = Path("metrics")
+if TYPE_CHECKING:
+    from stages.lib.plumbing.params import Params
+
+ITEM_MEASURES: tuple[MeasureName, ...] = ("perplexity", "classify", "summarize")
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a model is."""
+    """The size of a model."""
 
     total_parameters: int
     effective_parameters: int
     stored_bytes: int
-    """Of the recipe; of the weights for the original, over which the others are recipes."""
+    """Of the recipe, or of the weights for the original, on which the recipes are based."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that a report tells."""
+    """Everything that a report needs."""
 
     comparisons: Sequence[Comparison]
     sizes: Mapping[str, Size]
     """By model, the original first."""
     unrecovered: Mapping[str, Estimate]
-    """The perplexities before recovery; empty where there was none."""
+    """The perplexities before recovery; empty without recovery."""
     frontier: pd.DataFrame
-    """A row a method, sparsity and recovery, as `read_frontier` gives them; none where it is off."""
+    """As `read_frontier` returns it."""
+    sensitivity: Mapping[str, pd.DataFrame]
+    """As `sensitivity_tables` returns them."""
     absent: Mapping[str, str]
-    """The models that the study has and this run has not, and why."""
+    """The models that the study has but this run does not, and the reason."""
     sparsity: float
-    """The pruned model's share of prunable weights."""
+    """The share of the prunable weights that is pruned."""
     vocabulary: int
     """The number of tokens that a uniform guess chooses from."""
 
     @property
     def by_key(self) -> dict[str, Comparison]:
-        """The comparisons by the key of their measure."""
-        return {comparison.measure.key: comparison for comparison in self.comparisons}
-
-
-def forget_others(names: Sequence[str], *folders: Path) -> None:
-    """Remove what was made of models that are no longer asked for; DVC's cache keeps it.
-
-    The folders are watched as a whole, and have to hold what they hold in a fresh clone.
-    """
-    for folder in folders:
-        for path in folder.iterdir():
-            if path.name.removesuffix(".json").removesuffix(".csv") not in (*names, ".gitkeep"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        """The comparisons by the key of their figure."""
+        return {comparison.figure.key: comparison for comparison in self.comparisons}
 
 
 def read_tables(variants: Sequence[str]) -> Tables:
@@ -72,46 +63,41 @@ def read_tables(variants: Sequence[str]) -> Tables:
     Raises UserError if one is missing or damaged.
     """
     models = ("original", "pruned", *variants)
-    return {model: {kind: read_predictions(predictions_path(model, kind)) for kind in KINDS} for model in models}
-
-
-def read_sizes(variants: Sequence[str]) -> dict[str, Size]:
-    """The size of every model, the original first."""
-    counts = _read_json(METRICS / "prune.json") | _read_json(METRICS / "recover" / "pruned.json")
-    total = counts["total_parameters"]
-    sizes = {
-        "original": Size(total, total - counts["zeros_before"], (DATA / "model" / WEIGHTS).stat().st_size),
-        "pruned": Size(total, counts["effective_parameters"], folder_bytes(recipe_folder("pruned"))),
+    return {
+        model: {measure: read_predictions(predictions_path(measure, model)) for measure in ITEM_MEASURES}
+        for model in models
     }
-    for variant in variants:
-        measured = _read_json(METRICS / "compare" / f"{variant}.json")
-        stored = folder_bytes(recipe_folder(variant))
-        sizes[variant] = Size(measured["total_parameters"], measured["effective_parameters"], stored)
-    return sizes
 
 
-def read_unrecovered(variants: Sequence[str]) -> dict[str, Estimate]:
-    """The perplexity of each recovered model before its recovery; nothing where recovery is off."""
-    files = {"pruned": METRICS / "post_ppl.json"} | {
-        variant: METRICS / "compare" / f"{variant}.json" for variant in variants
+def read_results(params: "Params", tables: Tables) -> Results:
+    """Everything that was measured, with all models compared. Raises UserError if anything is missing or damaged."""
+    draws = params.statistics.resamples, params.seed
+    sizes = {model: read_predictions(predictions_path("size", model)).iloc[0] for model in tables}
+    unrecovered = {
+        model: estimate(UNRECOVERED, items("perplexity", found["perplexity"]), *draws)
+        for model, found in tables.items()
+        if UNRECOVERED.values in found["perplexity"]
     }
-    found = {}
-    for model, path in files.items():
-        measured = _read_json(path)
-        if BEFORE_RECOVERY in measured:
-            low, high = (measured.get(f"{BEFORE_RECOVERY}_{end}") for end in ("low", "high"))
-            interval = None if low is None or high is None else Interval(low, high)
-            found[model] = Estimate(measured[BEFORE_RECOVERY], interval)
-    return found
+    distilled = params.distilled
+    return Results(
+        comparisons=[compare(figure, tables, *draws) for figure in FIGURES],
+        sizes={model: Size(**{key: int(size[key]) for key in Size.__annotations__}) for model, size in sizes.items()},
+        unrecovered=unrecovered,
+        frontier=read_frontier(FRONTIER, params.frontier, *draws),
+        sensitivity=sensitivity_tables(read_predictions(SENSITIVITY), *draws),
+        absent={"distilled": distilled.reason} if distilled.source == "none" else {},
+        sparsity=float(sizes["pruned"]["pruned_weights"] / sizes["pruned"]["prunable_weights"]),
+        vocabulary=int(read_config(MODEL)["vocab_size"]),
+    )
 
 
 def summary(results: Results) -> pd.DataFrame:
-    """One row a model: sizes, every measure with its interval, and Holm's p against both references."""
+    """One row per model: sizes, every figure with its interval, and Holm's p against both references."""
     rows: list[dict[str, Any]] = []
     for model, size in results.sizes.items():
         row: dict[str, Any] = {"model": model, **vars(size)}
         for comparison in results.comparisons:
-            key, estimate = comparison.measure.key, comparison.estimates[model]
+            key, estimate = comparison.figure.key, comparison.estimates[model]
             interval = estimate.interval
             row[key] = significant(estimate.value)
             row[f"{key}_low"] = significant(interval.low) if interval else None
@@ -121,22 +107,23 @@ def summary(results: Results) -> pd.DataFrame:
                 found = comparison.differences.get((model, reference))
                 row[f"{key}_p_vs_{reference}"] = significant(found.p_holm, 3) if found else None
         if results.unrecovered:
-            row[BEFORE_RECOVERY] = results.unrecovered[model].value if model in results.unrecovered else None
+            before = results.unrecovered.get(model)
+            row[BEFORE_RECOVERY] = significant(before.value) if before else None
         rows.append(row)
     rows += [{"model": model, "note": reason} for model, reason in results.absent.items()]
     table = pd.DataFrame(rows)
-    whole = [*vars(results.sizes["original"]), *(f"{comparison.measure.key}_n" for comparison in results.comparisons)]
-    return table.astype(dict.fromkeys(whole, "Int64"))  # a model that is absent has none, which int64 cannot say
+    whole = [*vars(results.sizes["original"]), *(f"{comparison.figure.key}_n" for comparison in results.comparisons)]
+    return table.astype(dict.fromkeys(whole, "Int64"))  # an absent model has none, which int64 cannot express
 
 
 def differences(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """One row for each model, reference and measure: the paired difference and its p-values."""
+    """One row per model, reference and figure: the paired difference and its p-values."""
     return pd.DataFrame(
         [
             {
                 "model": model,
                 "reference": reference,
-                "measure": comparison.measure.key,
+                "measure": comparison.figure.key,
                 "difference": significant(found.value),
                 "low": significant(found.interval.low) if found.interval else None,
                 "high": significant(found.interval.high) if found.interval else None,
@@ -150,6 +137,11 @@ def differences(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+def csv_tables(results: Results) -> dict[str, pd.DataFrame]:
+    """The tables for scripts and plots, by their place under metrics/."""
+    return {
+        "summary": summary(results),
+        "differences": differences(results.comparisons),
+        "frontier": results.frontier,
+        **{f"sensitivity/{name}": table for name, table in results.sensitivity.items()},
+    }

@@ -1,9 +1,14 @@
-"""The report in words: its answer, its notes, and how a figure is written; the page says the same."""
+"""The wording that the report and its page share: answer, notes, tables, and how a figure is written."""
 
+import math
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
 
 from stages.lib.figures.comparison import REFERENCES, Comparison
-from stages.lib.figures.measures import Estimate
+from stages.lib.figures.definitions import Estimate
 from stages.lib.figures.statistics import Interval
 from stages.lib.reporting.study import Results
 
@@ -15,7 +20,7 @@ SIGNS = dict(zip(REFERENCES, "*†", strict=True))
 
 @dataclass(frozen=True)
 class Mark:
-    """That a model differs significantly from a reference."""
+    """A sign that a model differs significantly from a reference."""
 
     sign: str
     reference: str
@@ -23,7 +28,7 @@ class Mark:
 
 
 def answer(results: Results) -> str:
-    """What pruning cost, in two sentences."""
+    """The cost of pruning, in two sentences."""
     before, after = (results.sizes[model].effective_parameters / 1e6 for model in ("original", "pruned"))
     perplexity, accuracy, rouge = (_both(results.by_key[key]) for key in ("perplexity", "accuracy", "rougeL"))
     unrecovered, sparsity = results.unrecovered, results.sparsity
@@ -51,13 +56,13 @@ def marks(comparison: Comparison, model: str) -> list[Mark]:
 
 
 def notes(results: Results) -> list[str]:
-    """What the marks say, which model is which, and what must not be read into the figures."""
+    """What the marks mean, which model is which, and how not to read the figures."""
     models, vocabulary = list(results.sizes), results.vocabulary
     perplexities = results.by_key["perplexity"].estimates
     lost = [model for model in models if perplexities[model].value > vocabulary]
     found = [
         f"* differs from the original, † from the pruned model: p < {SIGNIFICANT} on the same items, corrected by "
-        f"Holm's method over the {len(models) - 1} models that are held against each.",
+        f"Holm's method over the {len(models) - 1} models that are compared with each.",
     ]
     if lost:
         found.append(
@@ -85,7 +90,7 @@ def notes(results: Results) -> list[str]:
 
 
 def headed(comparison: Comparison) -> str:
-    return f"{comparison.measure.name} {'↓' if comparison.measure.better == 'lower' else '↑'}"
+    return f"{comparison.figure.name} {'↓' if comparison.figure.better == 'lower' else '↑'}"
 
 
 def places(value: float) -> int:
@@ -101,3 +106,24 @@ def with_interval(value: float, interval: Interval | None, places: int, sign: st
 
 def estimated(estimate: Estimate) -> str:
     return with_interval(estimate.value, estimate.interval, places(estimate.value))
+
+
+def curve_name(method: str, steps: int) -> str:
+    return f"{method}, {steps} steps of recovery" if steps else method
+
+
+def frontier_rows(frontier: pd.DataFrame) -> list[list[str]]:
+    """The frontier's table, header first: a row per sparsity, a column per method before and after recovery."""
+    curves = list(dict.fromkeys(zip(frontier["method"], frontier["recovery_steps"], strict=True)))
+    points = {(row["sparsity"], row["method"], row["recovery_steps"]): row for row in frontier.to_dict("records")}
+    table = [["sparsity", "effective", *(f"{curve_name(*curve)} ↓" for curve in curves)]]
+    for sparsity in sorted(set(frontier["sparsity"])):
+        row = [points[sparsity, *curve] for curve in curves]
+        millions = row[0]["effective_parameters"] / 1e6
+        table.append([f"{sparsity:.1%}", f"{millions:.1f}M", *(estimated(_measured(point)) for point in row)])
+    return table
+
+
+def _measured(point: Mapping[Hashable, Any]) -> Estimate:
+    low, high = point["perplexity_low"], point["perplexity_high"]
+    return Estimate(point["perplexity"], None if math.isnan(low) else Interval(low, high))  # one window has none

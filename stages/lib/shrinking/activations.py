@@ -1,4 +1,4 @@
-"""What the neurons of every block read, gathered in one pass over calibration text."""
+"""The pre-activations of every block's neurons, gathered in one pass over calibration text."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from stages.lib.weights.families import Family, FeedForward
-from stages.lib.recipes.merged import Activations
 from stages.lib.inference.loading import Loaded
+from stages.lib.shrinking.matching import Activations
+from stages.lib.weights.family import Family, FeedForward
 
 
 @torch.inference_mode()
@@ -36,7 +36,7 @@ def pre_activations(
 
 
 def _store(into: Activations) -> Callable[[torch.nn.Module, Any, torch.Tensor], None]:
-    """A hook that puts what a layer gives for each window of one text in the place of its tokens."""
+    """A hook that stores a layer's output for each window of one text, at the place of its tokens."""
     done = 0
 
     def hook(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:

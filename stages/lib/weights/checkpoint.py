@@ -16,7 +16,7 @@ from stages.lib.files.hashing import checked_sums
 WEIGHTS = "model.safetensors"
 
 CHUNK = 1 << 18
-"""Elements looked at in one step: their bits, and what is computed from them, stay in the L2 cache."""
+"""Elements processed in one step, so that their bits and intermediate results stay in the L2 cache."""
 
 # bfloat16 has no numpy type: its bits are the upper half of a float32's.
 _DTYPES: dict[str, type[np.generic]] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
@@ -35,7 +35,7 @@ class Checkpoint:
         self.folder = model
         self.path = model / WEIGHTS
         if not self.path.is_file():
-            raise UserError(f"{self.path}: not found; `dvc repro download` or `dvc checkout` brings it")
+            raise UserError(f"{self.path}: not found; restore it with `dvc repro download` or `dvc checkout`")
         try:
             # The library checks header, offsets and length before anything is read.
             with safe_open(self.path, framework="numpy"):
@@ -93,9 +93,9 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of the file: what a recipe names as its base.
+        """The SHA-256 of the file, by which a recipe names its base.
 
-        Raises UserError if any file of the model folder is not what the folder's sums say.
+        Raises UserError if any file of the model folder does not match the folder's sums.
         """
         return checked_sums(self.folder)[WEIGHTS]
 

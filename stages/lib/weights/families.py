@@ -1,11 +1,11 @@
-"""Model families: the only place that knows where an architecture keeps its blocks and matrices."""
+"""The known model families, and which one a model folder belongs to."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from stages.lib.files.errors import UserError
-from stages.lib.weights.family import Family, FeedForward
+from stages.lib.weights.family import Family
 from stages.lib.weights.gpt2 import GPT2
 from stages.lib.weights.llama import LLAMA
 
@@ -29,16 +29,13 @@ def read_config(model: Path) -> dict[str, Any]:
 
 
 def family_of(model: Path) -> Family:
-    """The family of a model folder.
-
-    Raises UserError for an architecture that no family module describes.
-    """
+    """The family of a model folder. Raises UserError for an architecture that no family describes."""
     model_type = read_config(model).get("model_type")
     if model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise UserError(
-            f"{model}: model_type {model_type!r} is of no known family ({known}); "
-            "describe it in a module of stages/lib/families"
+            f"{model}: model_type {model_type!r} is not a known family ({known}); "
+            "describe it in a module of stages/lib/weights"
         )
     return FAMILIES[model_type]
 
@@ -57,6 +54,3 @@ def tied_head(model: Path) -> list[str]:
     if not config.get("tie_word_embeddings", True):
         raise UserError(f"{model}: its head is not tied to the token embedding, so there is no tied head to prune")
     return [family.embedding]
-
-
-__all__ = ["FAMILIES", "Family", "FeedForward", "family_of", "prunable_weights", "read_config", "tied_head"]

@@ -1,4 +1,4 @@
-"""What a family module has to say about an architecture."""
+"""How a model family is described: where an architecture keeps its blocks, matrices and neurons."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class FeedForward:
-    """The feed-forward of a block as its neurons: what each reads, and which weights belong to it."""
+    """The feed-forward of a block as neurons: their pre-activations, and the weights that belong to them."""
 
     pre_activations: tuple[str, ...]
-    """The layers in a block whose outputs, one a neuron, are read to tell neurons apart."""
+    """The layers in a block whose outputs, one per neuron, tell neurons apart."""
     neuron_axes: Mapping[str, int | None]
-    """All its tensors, by name in the block: the axis along which neurons lie, None where there is none.
+    """All its tensors, by name in the block, and the axis along which neurons lie, None if there is none.
 
     Permuting the neurons along all axes at once leaves the block's output as it is.
     """
@@ -20,7 +20,7 @@ class FeedForward:
 
 @dataclass(frozen=True)
 class Family:
-    """Where the blocks of an architecture are, and what in them is prunable or can be merged."""
+    """Where the blocks of an architecture are, and which weights in them can be pruned or merged."""
 
     model_type: str
     """`model_type` in `config.json`."""

@@ -1,4 +1,4 @@
-"""Normalizes a pretrained model, once: safetensors, config and tokenizer in one folder."""
+"""Normalizes a pretrained model into one folder: safetensors, config and tokenizer."""
 
 from pathlib import Path
 from typing import Any
@@ -8,20 +8,17 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from stages.lib import progress
-from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.files.errors import UserError
-from stages.lib.weights.families import family_of, read_config
 from stages.lib.files.hashing import write_sums
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.families import family_of, read_config
 
 _INFINITE = 0x7F800000
 
 
 def quiet() -> None:
-    """Leave on the screen what a user can act on; progress only where someone is looking."""
+    """Silence warnings that a user cannot act on."""
     logging.set_verbosity_error()
-    if progress.hidden():
-        logging.disable_progress_bar()
 
 
 def normalize_folder(source: Path, out: Path) -> None:
@@ -55,7 +52,7 @@ def normalize_gguf(source: Path, out: Path) -> None:
         read = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise UserError(f"{source.name}: not a GGUF file that transformers can read ({error})") from None
-    # The loaded model calls itself quantized, and refuses to be saved; its weights are not.
+    # The loaded config says quantized, which its weights are not, and would make saving fail.
     config = type(read.config).from_dict(
         {
             key: value
@@ -91,4 +88,4 @@ def _save(model: PreTrainedModel, tokenizer: Any, out: Path) -> None:
 def _check_finite(checkpoint: Checkpoint) -> None:
     for name in checkpoint.names:
         if any((bits >= _INFINITE).any() for bits in checkpoint.magnitudes(name)):
-            raise UserError(f"{name} holds NaN or infinite weights; mend the model first")
+            raise UserError(f"{name} holds NaN or infinite weights; repair the model first")

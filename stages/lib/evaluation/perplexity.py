@@ -1,0 +1,36 @@
+"""Scores a text: the log-likelihood of each document's tokens in each window."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from stages.lib.inference.likelihood import Losses, TokenizedText, negative_log_likelihoods, tokenize, windows
+
+if TYPE_CHECKING:
+    from stages.lib.inference.loading import Loaded
+    from stages.lib.plumbing.settings import Perplexity
+
+BEFORE_RECOVERY = "nll_before_recovery"
+"""The column of a recovered model's scores before recovery."""
+
+
+def score(loaded: "Loaded", documents: Sequence[str], settings: "Perplexity") -> pd.DataFrame:
+    """Score documents, joined to one text: sums over each document's scored tokens in each window.
+
+    Columns: document, window, tokens, bytes, nll (in nats). Raises as `negative_log_likelihoods` does.
+    """
+    text = tokenize(loaded.tokenizer, documents)
+    return sums(text, negative_log_likelihoods(loaded, text, settings), settings)
+
+
+def sums(text: TokenizedText, losses: Losses, settings: "Perplexity") -> pd.DataFrame:
+    """Each token's loss, NaN where it is not scored, summed by document and window."""
+    window = np.zeros(len(losses), dtype=np.int64)
+    for number, part in enumerate(windows(len(losses), settings.context, settings.stride)):
+        window[part.scored : part.end] = number
+    table = pd.DataFrame(
+        {"document": text.document, "window": window, "tokens": 1, "bytes": text.byte_counts, "nll": losses}
+    )
+    return table[~np.isnan(losses)].groupby(["document", "window"], as_index=False).sum()

@@ -1,0 +1,54 @@
+"""Runs a model on the texts of some measures, and writes its predictions."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from stages.lib.corpora.rows import read_rows
+from stages.lib.evaluation.perplexity import BEFORE_RECOVERY, score
+from stages.lib.evaluation.predictions import MeasureName, predictions_path, write_predictions
+from stages.lib.files.places import DOCUMENTS, MODEL, REVIEWS, TEXT, recipe_folder, written_recipe
+from stages.lib.inference.device import Device, set_up
+from stages.lib.inference.loading import load, ready
+from stages.lib.recipes.recipe import materialize, read_recipe, size_of
+from stages.lib.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.params import Params
+
+
+def predict(model: str, measures: Collection[MeasureName], params: "Params") -> None:
+    """Load a model once, and write its predictions for each of the measures.
+
+    Raises UserError if model or data are missing or damaged, or a setting does not fit them.
+    """
+    device, tables = set_up(params.compute, params.seed), {}
+    unrecovered = _unrecovered_scores(model, device, params) if "perplexity" in measures else None
+    made = materialize(Checkpoint(MODEL), recipe_folder(model))
+    if "size" in measures:  # before fine-tuning, which may change the weights
+        tables["size"] = pd.DataFrame([size_of(made, recipe_folder(model))])
+    loaded = ready(made, device, keep_masks="classify" in measures and params.classify.mode == "all")
+    if "perplexity" in measures:
+        tables["perplexity"] = score(loaded, read_rows(TEXT, "test")["text"].tolist(), params.perplexity)
+        if unrecovered is not None:
+            tables["perplexity"][BEFORE_RECOVERY] = unrecovered["nll"]
+    if "summarize" in measures:
+        from stages.lib.evaluation.summarization import predict_summaries
+
+        tables["summarize"] = predict_summaries(loaded, read_rows(DOCUMENTS), params.summarize, params.seed)
+    if "classify" in measures:  # the last one, since it may fine-tune the model
+        from stages.lib.evaluation.classification import predict_classes
+
+        rows = read_rows(REVIEWS, "train"), read_rows(REVIEWS, "test")
+        tables["classify"] = predict_classes(loaded, *rows, params.classify, params.seed)
+    for measure in measures:
+        write_predictions(predictions_path(measure, model), tables[measure])
+
+
+def _unrecovered_scores(model: str, device: Device, params: "Params") -> pd.DataFrame | None:
+    """The scores of a recovered model before recovery; None if it was not recovered."""
+    if not read_recipe(recipe_folder(model)).recovered:
+        return None
+    loaded = load(MODEL, written_recipe(model), device)
+    return score(loaded, read_rows(TEXT, "test")["text"].tolist(), params.perplexity)

@@ -1,0 +1,109 @@
+"""The figures: how each follows from the predictions of a model, with its interval."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from stages.lib.evaluation.predictions import MeasureName
+from stages.lib.figures.statistics import Interval, Values, percentile_interval, resampled_ratios, wilson
+from stages.lib.files.writing import significant
+
+BEFORE_RECOVERY = "perplexity_before_recovery"
+"""The key of a recovered model's perplexity before recovery."""
+
+LN2 = float(np.log(2))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A ratio of sums over items, and the scale that it is reported on."""
+
+    key: str
+    """In files under `metrics/`."""
+    name: str
+    better: Literal["lower", "higher"]
+    measure: MeasureName
+    values: str
+    """The column of the items that is summed."""
+    weights: str
+    """The column that the sum is divided by."""
+    scale: Callable[[Values], Values] = np.asarray
+
+
+FIGURES = (
+    Figure("perplexity", "perplexity", "lower", "perplexity", "nll", "tokens", np.exp),
+    Figure("bits_per_byte", "bits per byte", "lower", "perplexity", "nll", "bytes", lambda nats: nats / LN2),
+    Figure("accuracy", "accuracy", "higher", "classify", "right", "one"),
+    Figure("rouge1", "ROUGE-1", "higher", "summarize", "rouge1", "one"),
+    Figure("rouge2", "ROUGE-2", "higher", "summarize", "rouge2", "one"),
+    Figure("rougeL", "ROUGE-L", "higher", "summarize", "rougeL", "one"),
+)
+
+UNRECOVERED = replace(FIGURES[0], key=BEFORE_RECOVERY, values="nll_before_recovery")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    value: float
+    interval: Interval | None
+    """None if there is only one item."""
+
+
+def items(measure: MeasureName, table: pd.DataFrame) -> pd.DataFrame:
+    """One row per item: a document or, of a single document, a window; a review; a document with summary."""
+    if measure == "perplexity":
+        unit = "document" if table["document"].nunique() > 1 else "window"
+        return table.groupby(unit, as_index=False)[[key for key in table if key not in ("document", "window")]].sum()
+    return table.assign(one=1.0)
+
+
+def columns(figure: Figure, rows: pd.DataFrame) -> tuple[Values, Values]:
+    """The values and the weights of a figure, item by item."""
+    return rows[figure.values].to_numpy(np.float64), rows[figure.weights].to_numpy(np.float64)
+
+
+def value(figure: Figure, rows: pd.DataFrame) -> float:
+    values, weights = columns(figure, rows)
+    return float(figure.scale(values.sum() / weights.sum()))
+
+
+def own_interval(figure: Figure, rows: pd.DataFrame, draws: Callable[[], Values]) -> Interval | None:
+    """A model's interval: Wilson's for a proportion, else the percentiles of its bootstrap draws."""
+    if len(rows) < 2:
+        return None
+    if figure.key == "accuracy":
+        return wilson(int(rows["right"].sum()), len(rows))
+    return percentile_interval(figure.scale(draws()))
+
+
+def estimate(figure: Figure, rows: pd.DataFrame, resamples: int, seed: int) -> Estimate:
+    """A figure of one model, with its interval."""
+    values, weights = columns(figure, rows)
+    interval = own_interval(figure, rows, lambda: resampled_ratios(values[None], weights, resamples, seed)[0])
+    return Estimate(value(figure, rows), interval)
+
+
+def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
+    """All figures of one table of predictions under their keys, `_low` and `_high` for intervals, and the items."""
+    if measure == "size":
+        size: dict[str, float] = {str(key): int(count) for key, count in table.iloc[0].items()}
+        return {**size, "sparsity": significant(size["pruned_weights"] / size["prunable_weights"])}
+    rows = items(measure, table)
+    wanted = [figure for figure in FIGURES if figure.measure == measure]
+    if measure == "perplexity" and UNRECOVERED.values in rows:
+        wanted.append(UNRECOVERED)
+    found: dict[str, float] = {}
+    for figure in wanted:
+        estimated = estimate(figure, rows, resamples, seed)
+        found[figure.key] = significant(estimated.value)
+        if estimated.interval is not None:
+            found[f"{figure.key}_low"] = significant(estimated.interval.low)
+            found[f"{figure.key}_high"] = significant(estimated.interval.high)
+    if measure == "perplexity":
+        return {**found, "tokens": int(rows["tokens"].sum())}
+    if measure == "summarize":
+        found["lead_rougeL"] = significant(float(rows["lead_rougeL"].mean()))
+    return {**found, "examples": len(rows)}

@@ -1,0 +1,25 @@
+"""Where the pipeline keeps things: the folders that stages hand to each other."""
+
+from pathlib import Path
+
+DATA = Path("data")
+MODEL = DATA / "model"
+DISTILLED = DATA / "distilled"
+TEXT = DATA / "text"
+REVIEWS = DATA / "reviews"
+DOCUMENTS = DATA / "documents"
+VARIANTS = DATA / "variants"
+STATES = DATA / "checkpoints"
+LOSSES = DATA / "losses"
+METRICS = Path("metrics")
+REPORT = Path("report")
+
+
+def written_recipe(name: str) -> Path:
+    """The folder of a model's recipe as `prune` or `shrink` wrote it, before recovery."""
+    return DATA / name if name in ("original", "pruned") else VARIANTS / name
+
+
+def recipe_folder(name: str) -> Path:
+    """The folder of a model's recipe as it is measured: after recovery, even if recovery has no steps."""
+    return written_recipe(name) if name == "original" else DATA / "recovered" / name

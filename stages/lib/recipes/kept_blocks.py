@@ -1,0 +1,46 @@
+"""Some blocks of the base only: what `compressed_n` is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from stages.lib.files.errors import UserError
+from stages.lib.recipes.kind import Digest, Materialized, OverBase
+from stages.lib.weights.families import family_of
+
+if TYPE_CHECKING:
+    import torch
+
+
+class KeptBlocks(OverBase):
+    """The base with only some of its blocks, in their order."""
+
+    kind: Literal["kept-blocks"] = "kept-blocks"
+    base_sha256: Digest
+    blocks: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+    @field_validator("blocks")
+    @classmethod
+    def _in_order(cls, blocks: list[int]) -> list[int]:
+        if blocks != sorted(set(blocks)):
+            raise ValueError("blocks are not in order")
+        return blocks
+
+    def apply(self, model: Materialized, folder: Path) -> None:
+        family = family_of(model.checkpoint.folder)
+        depth = family.depth(model.config)
+        if self.blocks[-1] >= depth:
+            raise UserError(
+                f"the recipe keeps block {self.blocks[-1]}, {model.checkpoint.folder} has {depth}; run `dvc repro`"
+            )
+        number = {f"{family.block.format(old)}.": f"{family.block.format(new)}." for new, old in enumerate(self.blocks)}
+        removed = tuple(f"{family.block.format(block)}." for block in range(depth) if block not in self.blocks)
+        kept: dict[str, torch.Tensor] = {}
+        for name, weight in model.weights.items():
+            if name.startswith(removed):
+                continue
+            old = next((prefix for prefix in number if name.startswith(prefix)), None)
+            kept[name if old is None else number[old] + name.removeprefix(old)] = weight
+        model.config = {**model.config, family.depth_key: len(self.blocks)}
+        model.weights = kept

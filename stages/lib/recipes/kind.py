@@ -1,0 +1,88 @@
+"""What every kind of recipe has: the base it is for, the files beside it, and how it is applied.
+
+A recipe is a folder with a `recipe.json` and, for some kinds, one more file. It names the SHA-256 of its base
+and of its result, so it is refused on any other base, and a wrong result is never used. The one exception is the
+original, which changes nothing and therefore fits every base.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stages.lib.files.errors import UserError
+from stages.lib.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+Digest: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@dataclass
+class Materialized:
+    """A model without a model class: what its Hugging Face folder would hold."""
+
+    checkpoint: Checkpoint
+    """Where the weights come from; its folder has the tokenizer and everything else that no recipe changes."""
+    config: dict[str, Any]
+    weights: "dict[str, torch.Tensor]"
+    """By name, a tied tensor once."""
+    masks: "dict[str, torch.Tensor]" = field(default_factory=dict)
+    """By name, True where pruned."""
+
+
+class Kind(BaseModel):
+    """A kind of recipe: its fields are those of `recipe.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    beside: ClassVar[frozenset[str]] = frozenset()
+    """The names of the files beside `recipe.json`."""
+
+    @property
+    def files(self) -> frozenset[str]:
+        """The names of the files beside this recipe's `recipe.json`."""
+        return self.beside
+
+    @property
+    def unchanged(self) -> "Kind":
+        """This recipe without later changes to its weights."""
+        return self
+
+    @property
+    def recovered(self) -> bool:
+        """Whether training changed the weights."""
+        return False
+
+    def base(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint that this recipe applies to. Raises UserError if that is damaged or the wrong one."""
+        raise NotImplementedError
+
+    def apply(self, model: Materialized, folder: Path) -> None:
+        """Turn the base's config and weights into this model's, in place.
+
+        `folder` is the recipe's. Raises UserError if a file in it is damaged, or the result is not the recipe's.
+        """
+        raise NotImplementedError
+
+
+class OverBase(Kind):
+    """A recipe over the base that it names."""
+
+    if TYPE_CHECKING:  # a field of each kind, in its place in `recipe.json`
+        base_sha256: Digest
+
+    def base(self, checkpoint: Checkpoint) -> Checkpoint:
+        return checked_base(checkpoint, self.base_sha256)
+
+
+def checked_base(checkpoint: Checkpoint, wanted: str) -> Checkpoint:
+    """The checkpoint itself. Raises UserError unless it has the wanted SHA-256."""
+    if checkpoint.sha256 != wanted:
+        raise UserError(
+            f"{checkpoint.path}: has sha256 {checkpoint.sha256[:12]}…, the recipe is for base "
+            f"{wanted[:12]}…; run `dvc repro`; `python -m stages.verify` finds damage"
+        )
+    return checkpoint

@@ -1,0 +1,94 @@
+"""Pruned by magnitude over all matrices at once: the recipe is the threshold, the mask follows from the base."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import numpy as np
+from pydantic import Field
+
+from stages.lib.recipes.kind import Digest
+from stages.lib.recipes.masks import Mask, MaskDigest, Pruned
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.families import prunable_weights, tied_head
+
+Part: TypeAlias = Literal["blocks", "tied-head"]
+"""Which weights a mask is chosen from: all matrices of the blocks, or the embedding that is also the head."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A set of smallest magnitudes: all below `bits`, and the first `ties` of those equal to it."""
+
+    bits: int
+    """The threshold, as the bits of a float32."""
+    ties: int
+    """How many weights of exactly this magnitude are chosen, the first ones in state-dict order."""
+
+    @property
+    def value(self) -> float:
+        return float(np.uint32(self.bits).view(np.float32))
+
+
+class MagnitudePruned(Pruned):
+    """The base with the `pruned` smallest magnitudes of a part of it set to zero."""
+
+    kind: Literal["magnitude"] = "magnitude"
+    base_sha256: Digest
+    part: Part = "blocks"
+    threshold_bits: Annotated[str, Field(pattern="^0x[0-7][0-9a-f]{7}$")]
+    """The threshold's float32, as hexadecimal bits: no decimal rounds them."""
+    ties: Annotated[int, Field(ge=0)]
+    """How many weights of exactly the threshold's magnitude are pruned, the first in state-dict order."""
+    pruned: Annotated[int, Field(ge=0)]
+    mask_sha256: Digest
+
+    @classmethod
+    def at(cls, checkpoint: Checkpoint, part: Part, threshold: Threshold) -> "MagnitudePruned":
+        """The recipe that prunes a part of a base below a threshold; computes its masks' digest."""
+        digest = MaskDigest()
+        for _, mask in magnitude_masks(checkpoint, weights_in(part, checkpoint.folder), threshold):
+            digest.add(mask)
+        return cls(
+            base_sha256=checkpoint.sha256,
+            part=part,
+            threshold_bits=f"{threshold.bits:#010x}",
+            ties=threshold.ties,
+            pruned=digest.pruned,
+            mask_sha256=digest.hexdigest(),
+        )
+
+    @property
+    def digest(self) -> tuple[str, int]:
+        return self.mask_sha256, self.pruned
+
+    def masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
+        threshold = Threshold(bits=int(self.threshold_bits, 16), ties=self.ties)
+        return magnitude_masks(checkpoint, weights_in(self.part, checkpoint.folder), threshold)
+
+
+def weights_in(part: Part, model: Path) -> list[str]:
+    """The names of the tensors that a part's masks are chosen from. Raises UserError if there are none."""
+    return prunable_weights(model) if part == "blocks" else tied_head(model)
+
+
+def magnitude_masks(checkpoint: Checkpoint, names: Sequence[str], threshold: Threshold) -> Iterator[tuple[str, Mask]]:
+    """Each named tensor's mask, in the tensor's shape; True where the weight is pruned.
+
+    Consume the masks in the order of `names`: ties are assigned in that order.
+    """
+    ties_left = threshold.ties
+    bound = np.uint32(threshold.bits)
+    for name in names:
+        mask = np.empty(checkpoint.size(name), dtype=np.bool_)
+        start = 0
+        for bits in checkpoint.magnitudes(name):
+            part = mask[start : start + bits.size]
+            np.less(bits, bound, out=part)
+            if ties_left:
+                equal = np.flatnonzero(bits == bound)[:ties_left]
+                part[equal] = True
+                ties_left -= equal.size
+            start += bits.size
+        yield name, mask.reshape(checkpoint.shape(name))

@@ -1,0 +1,44 @@
+"""Recovers a compressed model: from a recipe, by training, to a recipe with changed weights."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from stages.lib.corpora.unscored import unscored_documents
+from stages.lib.files.places import MODEL, STATES, TEXT, written_recipe
+from stages.lib.inference.device import set_up
+from stages.lib.inference.loading import load, ready
+from stages.lib.recipes.changed import CHANGES, RECOVERY, Unchanged
+from stages.lib.recipes.recipe import apart, materialize, read_recipe, write_changed
+from stages.lib.recovery.states import Log, state_folder
+from stages.lib.recovery.training import train
+from stages.lib.recovery.training_text import training_windows
+from stages.lib.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.params import Params
+
+
+def recover(model: str, params: "Params", folder: Path) -> Log:
+    """Train the model whose recipe is in `folder`, and replace that recipe; the log of the steps.
+
+    `model` names the run's saved states. Raises UserError if the text is too short, or training diverges.
+    """
+    device = replace(set_up(params.compute, params.seed), dtype=torch.float32)
+    checkpoint, recipe = Checkpoint(MODEL), read_recipe(folder)
+    made = materialize(checkpoint, folder)
+    made.weights = apart(made.weights)
+    student = ready(made, device)
+    teacher = load(MODEL, written_recipe("original"), device) if params.recover.objective == "distill" else None
+    windows = training_windows(student, unscored_documents(TEXT), params.recover, params.seed)
+    states = state_folder(STATES, model, recipe, windows, params)
+    log = train(student, teacher, windows, params.recover, states)
+    weights = student.model.state_dict()
+    trained = {name: weights[name] for name in made.weights}
+    (folder / CHANGES).unlink(missing_ok=True)
+    write_changed(cast(Unchanged, recipe.unchanged), trained, RECOVERY, checkpoint, folder)
+    shutil.rmtree(states.parent)
+    return log

@@ -1,0 +1,72 @@
+"""The saved states of a training run, so that a killed run resumes from the newest one, to the same bytes."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from stages.lib.files.errors import UserError
+from stages.lib.files.hashing import checked_sums, write_sums
+from stages.lib.files.writing import new_folder
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.params import Params
+    from stages.lib.recipes.recipe import Recipe
+
+Log: TypeAlias = list[dict[str, float]]
+"""Each step's number, loss and learning rate."""
+
+
+def state_folder(states: Path, model: str, recipe: "Recipe", windows: Sequence[torch.Tensor], params: "Params") -> Path:
+    """Where a run's states are saved: a different folder for other settings, another model or other text."""
+    settings = [params.recover.model_dump_json(), params.compute.model_dump_json(), str(params.seed)]
+    digest = hashlib.sha256(" ".join([recipe.model_dump_json(), *settings]).encode())
+    for window in windows:
+        digest.update(window.numpy().tobytes())
+    return states / model / digest.hexdigest()[:16]
+
+
+def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, log: Log) -> None:
+    """Save weights, optimizer and log after the last step of the log, in safetensors and JSON."""
+    with new_folder(folder / f"step-{len(log)}") as state:
+        save_file(_tensors(model, optimizer), state / "state.safetensors")
+        (state / "log.json").write_text(json.dumps(log), encoding="utf-8")
+        write_sums(state)
+
+
+def newest_state(folder: Path) -> Path | None:
+    """The newest undamaged state in a folder, if there is one."""
+    states = sorted(folder.glob("step-*"), key=lambda path: -int(path.name.removeprefix("step-")))
+    for state in states:
+        try:
+            checked_sums(state)
+        except UserError:
+            continue
+        return state
+    return None
+
+
+def load_state(state: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Log:
+    """Restore weights and optimizer, in place; the log so far."""
+    saved = load_file(state / "state.safetensors")
+    for number, (name, weight) in enumerate(model.named_parameters()):
+        weight.data.copy_(saved[f"weight {name}"])
+        optimizer.state[weight] = {
+            key: saved[f"optimizer {number} {key}"].to(weight.device if key != "step" else "cpu")
+            for key in ("step", "exp_avg", "exp_avg_sq")
+        }
+    log: Log = json.loads((state / "log.json").read_text(encoding="utf-8"))
+    return log
+
+
+def _tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    tensors: dict[str, Any] = {}
+    for number, (name, weight) in enumerate(model.named_parameters()):
+        tensors[f"weight {name}"] = weight.data.contiguous()
+        for key, value in optimizer.state[weight].items():
+            tensors[f"optimizer {number} {key}"] = value.contiguous()
+    return tensors

@@ -1,0 +1,29 @@
+"""Compute a model's figures and intervals from its predictions, without running it."""
+
+import argparse
+
+from stages.lib.plumbing import command
+from stages.lib.plumbing.params import load_params
+
+
+def main(arguments: argparse.Namespace) -> None:
+    params = load_params()
+    from stages.lib.evaluation.predictions import MEASURES, metrics_path, predictions_path, read_predictions
+    from stages.lib.figures.definitions import figures_of
+    from stages.lib.figures.summary_line import summary_line
+    from stages.lib.files.writing import write_json
+
+    model = arguments.item
+    figures: dict[str, float] = {}
+    for measure in MEASURES:
+        table = read_predictions(predictions_path(measure, model))
+        found = figures_of(measure, table, params.statistics.resamples, params.seed)
+        write_json(metrics_path(measure, model), found)
+        figures |= found
+    print(summary_line(model, figures))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m stages.measure", description=__doc__)
+    parser.add_argument("item", metavar="model", help="original, pruned or one of compare.variants in params.yaml")
+    command.run("measure", main, parser)
