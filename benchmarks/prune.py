@@ -25,12 +25,11 @@ from safetensors.torch import load_file
 from torch.nn.utils.prune import L1Unstructured, global_unstructured
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from stages.lib.files.hashing import write_sums
+from stages.lib.pruning.selection import select
+from stages.lib.recipes.magnitude import MagnitudePruned, magnitude_masks
 from stages.lib.weights.checkpoint import WEIGHTS, Checkpoint
 from stages.lib.weights.families import prunable_weights
-from stages.lib.recipes.masks import magnitude_masks
-from stages.lib.recipes.recipe import prune_by_magnitude
-from stages.lib.pruning.selection import select
-from stages.lib.files.hashing import write_sums
 
 BLOCKS = 12
 """Blocks in GPT-2 small."""
@@ -80,7 +79,7 @@ def ours(folder: Path, k: int) -> tuple[Cost, Cost]:
             pass
 
     def make_recipe() -> None:
-        prune_by_magnitude(folder, checkpoint, k)
+        MagnitudePruned.at(checkpoint, "blocks", select(checkpoint, prunable_weights(folder), k))
 
     return measured(make_masks), measured(make_recipe)
 
@@ -109,7 +108,7 @@ def theirs(folder: Path, k: int, masks: Path) -> Cost:
 def compare_masks(folder: Path, k: int, torch_masks: Path) -> dict[str, int]:
     """Where the two sides' masks differ: at ties of the threshold's magnitude, and elsewhere."""
     checkpoint = Checkpoint(folder)
-    recipe = prune_by_magnitude(folder, checkpoint, k)
+    recipe = MagnitudePruned.at(checkpoint, "blocks", select(checkpoint, prunable_weights(folder), k))
     bound = np.float32(recipe.threshold.value)
     counts = {"pruned_here": 0, "pruned_by_torch": 0, "ties": 0, "differ_at_ties": 0, "differ_elsewhere": 0}
     with np.load(torch_masks) as masks:

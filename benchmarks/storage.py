@@ -19,13 +19,13 @@ import pyarrow as pa
 from safetensors.torch import save
 from tqdm import tqdm
 
-from stages.lib.files.writing import folder_bytes
-from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import prunable_weights
-from stages.lib.recipes.materialize import materialize
+from stages.lib.files.hashing import folder_bytes
+from stages.lib.files.places import MODEL, written_recipe
 from stages.lib.plumbing.params import Params, load_params
-from stages.lib.recipes.recipe import StoredMask, pruned_masks, read_recipe, write_recipe
-from stages.prune import MODEL, ORIGINAL, choose
+from stages.lib.pruning.prune import prune
+from stages.lib.recipes.recipe import materialize, read_recipe
+from stages.lib.recipes.stored import StoredMask
+from stages.lib.weights.checkpoint import Checkpoint
 
 LEVEL = 3
 """zstd's own default, here for all sides."""
@@ -54,15 +54,14 @@ def settings(
     checkpoint: Checkpoint, params: Params, sparsities: list[float], folder: Path
 ) -> Iterator[tuple[str, Path]]:
     """Each method at each sparsity: what it is called, and the folder with its recipe."""
-    yield "original", ORIGINAL
-    prunable = sum(checkpoint.size(name) for name in prunable_weights(MODEL))
+    yield "original", written_recipe("original")
     for sparsity in sparsities:
         for method in ("magnitude", "wanda", "sparsegpt"):
             chosen = {"method": method, "scope": "auto", "budget": "uniform", "sparsity": sparsity}
             changed = params.model_copy(update={"prune": params.prune.model_copy(update=chosen)})
             recipe = folder / f"{method}-{sparsity}"
             recipe.mkdir()
-            write_recipe(choose(checkpoint, changed.prune.pruned_of(prunable), changed, recipe), recipe)
+            prune(checkpoint, changed, recipe)
             yield f"{method} {sparsity:.1%}", recipe
 
 
@@ -73,7 +72,7 @@ def seconds_to_read(checkpoint: Checkpoint, folder: Path) -> tuple[float, float]
     reads, copies = [], []
     for _ in range(5):
         started = time.perf_counter()
-        size = sum(mask.size for _, mask in pruned_masks(recipe, folder, checkpoint))
+        size = sum(mask.size for _, mask in recipe.checked_masks(checkpoint, folder))
         reads.append(time.perf_counter() - started)
         source = np.ones(size, dtype=np.bool_)
         started = time.perf_counter()

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 from stages.lib.files.places import recipe_folder, written_recipe
 from stages.lib.plumbing import command
-from stages.lib.plumbing.params import PARAMS, Params, load_params
+from stages.lib.plumbing.params import Params, load_params
 
 if TYPE_CHECKING:
     from stages.lib.reporting.integrity import Finding
-
-RWLOCK = Path(".dvc/tmp/rwlock")
 
 
 def _report(findings: "Iterable[Finding]") -> None:
@@ -41,32 +39,12 @@ def _folders(params: Params) -> dict[Path, Path | None]:
 
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
-    from ruamel.yaml import YAML
+    from stages.lib.reporting.integrity import check_cache, check_locks, check_models, check_pruned, check_workspace
 
-    from stages.lib.plumbing.lockfile import read_lock
-    from stages.lib.plumbing.undo import cache_folder
-    from stages.lib.reporting.integrity import (
-        check_cache,
-        check_complete,
-        check_locks,
-        check_models,
-        check_pruned,
-        check_settings,
-        check_workspace,
-    )
-
-    _report(check_locks(RWLOCK))
-    lock = read_lock()
-    settings = YAML(typ="safe", pure=True).load(PARAMS.read_text(encoding="utf-8"))
-    cache, here = cache_folder(), Path.cwd()
-    cache = cache.relative_to(here) if cache.is_relative_to(here) else cache
-    findings = [*check_cache(cache), *check_workspace(lock), *check_settings(lock, settings)]
+    _report(check_locks())
+    findings = [*check_cache(), *check_workspace()]
     if not findings:  # a recipe is applied to its base only if both match the lock
-        findings = [
-            *check_complete(),
-            *check_pruned(written_recipe("pruned"), params.prune),
-            *check_models(_folders(params)),
-        ]
+        findings = [*check_pruned(written_recipe("pruned"), params.prune), *check_models(_folders(params))]
     _report(findings)
     print("all good: workspace, cache and lock agree, and all weights match their recipes")
 

@@ -31,8 +31,11 @@ from ruamel.yaml import YAML
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from stages.lib.inference.device import Device
 from stages.lib.files.hashing import write_sums
+from stages.lib.inference.device import Device
+from stages.lib.pruning.selection import select
+from stages.lib.recipes.magnitude import MagnitudePruned, Part, weights_in
+from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from repository import Repository
@@ -180,6 +183,12 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrained
 @pytest.fixture(params=list(TINY))
 def tiny_folder(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -> Path:
     return tiny_folders[request.param]
+
+
+def magnitude_recipe(base: Path, k: int, part: Part = "blocks") -> MagnitudePruned:
+    """The recipe that prunes the k smallest magnitudes of a part of a base."""
+    checkpoint = Checkpoint(base)
+    return MagnitudePruned.at(checkpoint, part, select(checkpoint, weights_in(part, base), k))
 
 
 @pytest.fixture

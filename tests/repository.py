@@ -12,19 +12,24 @@ from pathlib import Path
 
 from conftest import Finished, make_project
 
-PRUNED_ONLY = {"prune", "recover", "post-ppl", "classify@pruned", "summarize@pruned", "report"}
+PRUNED_ONLY = {"prune", "recover", "post-ppl", "classify@pruned", "summarize@pruned", "measure@pruned", "report"}
 ALL = PRUNED_ONLY | {
     *(f"download@{item}" for item in ("model", "distilled", "text", "reviews", "documents")),
     "baseline-ppl",
     "classify@original",
     "summarize@original",
+    "measure@original",
     "shrink",
     "recover-others@merged_2",
     "recover-others@compressed_2",
     "compare@merged_2",
     "compare@compressed_2",
+    "measure-others@merged_2",
+    "measure-others@compressed_2",
     "sensitivity",
 }
+LIGHT = {stage for stage in ALL if stage.startswith(("measure", "report"))}
+"""The stages that run no model; their results are in Git, and so not in a run cache."""
 
 COLD = {
     **os.environ,
@@ -122,14 +127,14 @@ class Repository:
             lines.append(process.stdout.readline())
         return process, "".join(lines)
 
-    def mend_lock_file(self, output: str) -> None:
+    def fix_lock_file(self, output: str) -> None:
         """Do what `stages.verify` says after a run that stopped, with this output, at a lock file.
 
         A kill in the moment in which DVC writes `dvc.lock` or its list of locks leaves a beginning of it.
         """
         assert "Traceback" not in output, output
         found = self.run("python", "-m", "stages.verify")
-        remedy = re.search("mend it with: (rm .*) && dvc repro\n$", found.out + found.err)
+        remedy = re.search("fix it with: (rm .*) && dvc repro\n$", found.out + found.err)
         assert remedy, (output, found)
         assert self.run("bash", "-ec", remedy[1]).status == 0
 

@@ -5,10 +5,11 @@ import runpy
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from conftest import Finished
+
+from stages.lib.evaluation.predictions import predictions_path, read_predictions
 
 Measured = Callable[..., dict[str, str]]
 
@@ -69,7 +70,7 @@ def test_the_prompt_is_scored_only_by_mistake(measured: Measured) -> None:
 def test_a_pad_is_read_only_by_mistake(measured: Measured, run_stage: Callable[..., Finished]) -> None:
     found = measured("pad_position", "--model", "original")
     assert run_stage("classify", "original").status == 0
-    accuracy = number(Path("metrics/classify/original.json").read_text(), r'"accuracy": ([\d.]+)')
+    accuracy = read_predictions(predictions_path("classify", "original"))["right"].mean()
     assert number(found["as here"], r"accuracy ([\d.]+)") == pytest.approx(accuracy, abs=1e-4)
     assert found["as published"] != found["as here"]
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from stages.lib.figures.frontier_table import by_sparsity
 from stages.lib.plumbing.params import load_params
+from stages.lib.reporting.wording import frontier_rows
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REPORT = (ROOT / "report" / "report.md").read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def test_the_frontier_is_that_of_the_kept_run() -> None:
     assert table in README
     assert table.startswith("| sparsity | effective | magnitude ↓ | magnitude, 20 steps of recovery ↓ |")
     params = load_params(kept / "params.yaml")
-    assert read_cells(table) == by_sparsity(pd.read_csv(kept / "metrics" / "frontier.csv"))
+    assert read_cells(table) == frontier_rows(pd.read_csv(kept / "metrics" / "frontier.csv"))
     others = load_params(ROOT / "studies" / "recovered.yaml")  # whose models are the picture's points
     assert params.model_copy(update={"frontier": others.frontier}) == others
 

@@ -15,24 +15,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from stages.baseline_ppl import TEXT, predict
-from stages.lib.pruning.calibrated import calibrated_masks
+from stages.lib.corpora.rows import read_rows
+from stages.lib.corpora.unscored import unscored_documents
+from stages.lib.evaluation.perplexity import score
+from stages.lib.figures.definitions import figures_of
+from stages.lib.files.places import MODEL, TEXT, written_recipe
 from stages.lib.inference.calibration import WINDOW, calibration_windows
 from stages.lib.inference.device import set_up
-from stages.lib.corpora.unscored import unscored_documents
-from stages.lib.reporting.exporting import export
-from stages.lib.weights.families import family_of, prunable_weights, read_config
-from stages.lib.figures.measures import figures
 from stages.lib.inference.loading import Loaded, load
 from stages.lib.plumbing.params import Params, load_params
-from stages.prune import MODEL, ORIGINAL
+from stages.lib.pruning.calibrated import calibrated_masks
+from stages.lib.pruning.methods import method_named
+from stages.lib.reporting.exporting import export
+from stages.lib.weights.families import family_of, prunable_weights, read_config
 
-SETTINGS: tuple[tuple[Literal["wanda", "sparsegpt"], str, str], ...] = (
+ORIGINAL = written_recipe("original")
+
+SETTINGS: tuple[tuple[str, str, str], ...] = (
     ("wanda", "row", "0:0"),
     ("wanda", "2:4", "2:4"),
     ("sparsegpt", "layer", "0:0"),
@@ -49,15 +52,15 @@ class Side:
     weights: dict[str, torch.Tensor]
 
 
-def ours(
-    params: Params, windows: Sequence[torch.Tensor], method: Literal["wanda", "sparsegpt"], scope: str
-) -> tuple[float, Loaded]:
+def ours(params: Params, windows: Sequence[torch.Tensor], method: str, scope: str) -> tuple[float, Loaded]:
     loaded = load(MODEL, ORIGINAL, set_up(params.compute, params.seed))
     family = family_of(MODEL)
     depth = family.depth(read_config(MODEL))
     half = sum(loaded.model.get_parameter(family.weight(0, matrix)).numel() for matrix in family.matrices) // 2
+    on_text = method_named(method).on_text
+    assert on_text is not None
     started = time.monotonic()
-    for _ in calibrated_masks(loaded, family, windows, [half] * depth, method, scope):
+    for _ in calibrated_masks(loaded, family, windows, [half] * depth, on_text, scope):
         pass
     return time.monotonic() - started, loaded
 
@@ -74,7 +77,8 @@ def theirs(peer: str, folder: Path, method: str, structure: str, params: Params)
 
 
 def side(seconds: float, loaded: Loaded, params: Params) -> Side:
-    perplexity = figures("perplexity", predict(loaded, params))["perplexity"]
+    scores = score(loaded, read_rows(TEXT, "test")["text"].tolist(), params.perplexity)
+    perplexity = figures_of("perplexity", scores, params.statistics.resamples, params.seed)["perplexity"]
     return Side(seconds, perplexity, {name: loaded.model.get_parameter(name).data for name in prunable_weights(MODEL)})
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.mistakes.setting import parse
 from stages.lib.corpora.rows import read_rows
-from stages.lib.figures.measures import figures
-from stages.lib.inference.likelihood import score
+from stages.lib.evaluation.perplexity import score
+from stages.lib.figures.definitions import figures_of
 
 LINE = 128
 
@@ -20,7 +20,7 @@ def main() -> None:
     for mistaken in setting.each_way():
         lines = {"context": LINE, "stride": LINE, "batch_size": 8}
         settings = params.perplexity.model_copy(update=lines) if mistaken else params.perplexity
-        found = figures("perplexity", score(loaded, documents, settings))
+        found = figures_of("perplexity", score(loaded, documents, settings), params.statistics.resamples, params.seed)
         where = f"windows of {settings.context}, {found['tokens']:,} tokens"
         setting.show(mistaken, f"perplexity {found['perplexity']:.2f}, {where}")
 

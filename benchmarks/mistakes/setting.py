@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.lib.files.places import recipe_folder
 from stages.lib.inference.device import set_up
 from stages.lib.inference.loading import Loaded, load
 from stages.lib.plumbing.params import Params, load_params
-from stages.lib.recipes.recipe import recipe_folder
 
 WAYS = {"right": "as here", "mistaken": "as published"}
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Finished
-from repository import Repository, ran
+from repository import LIGHT, Repository, ran
+from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.slow
 
@@ -50,14 +51,14 @@ def verify(repository: Repository) -> Finished:
     return repository.run("python", "-m", "stages.verify")
 
 
-def assert_mended(repository: Repository, before: dict[str, str], most: set[str]) -> None:
+def assert_fixed(repository: Repository, before: dict[str, str], most: set[str]) -> None:
     """`stages.verify` names what mends it; that runs no more than the given stages, and all is as it was."""
     found = verify(repository)
     assert found.status == 1
-    command = found.out.splitlines()[-1].removeprefix("mend it with: ")
-    mended = repository.run("bash", "-ec", command)
-    assert mended.status == 0, mended.err
-    assert ran(mended.out) <= most
+    command = found.out.splitlines()[-1].removeprefix("fix it with: ")
+    fixed = repository.run("bash", "-ec", command)
+    assert fixed.status == 0, fixed.err
+    assert ran(fixed.out) <= most
     assert repository.results() == before
     assert verify(repository).status == 0
     assert repository.git("status", "--porcelain") == ""
@@ -72,7 +73,7 @@ USED = {
     "data/recovered/merged_2/permutations.safetensors": ("compare@merged_2", {"shrink", "recover-others@merged_2"}),
     "data/text/rows.parquet": ("baseline-ppl", {"download@text"}),
     "data/reviews/rows.parquet": ("classify@original", {"download@reviews"}),
-    "data/predictions/post_ppl.parquet": ("report", {"post-ppl"}),
+    "data/predictions/perplexity/pruned.parquet": ("measure@pruned", {"post-ppl"}),
 }
 
 
@@ -94,46 +95,36 @@ def test_in_the_workspace(repository: Repository, name: str, linked: bool) -> No
     (line,) = [line for line in finished.err.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {stage}: {Path(name).parent}")
     assert "Traceback" not in finished.err
-    assert_mended(repository, before, made_by if linked else set())
+    assert_fixed(repository, before, made_by if linked else set())
 
 
-@pytest.mark.parametrize("name", [*COPIED, "data/predictions/post_ppl.parquet"])
+@pytest.mark.parametrize("name", [*COPIED, "data/predictions/perplexity/pruned.parquet"])
 def test_in_the_cache(repository: Repository, name: str) -> None:
     """The workspace is rebuilt from a damaged cache: what it has then is refused."""
     before = repository.results()
     for folder in ("data/model", "data/pruned", "data/variants", "data/recovered", "data/text", "data/reviews"):
         repository.run("rm", "-rf", folder)
-    (repository.folder / "data/predictions/post_ppl.parquet").unlink()
+    (repository.folder / "data/predictions/perplexity/pruned.parquet").unlink()
     flip_bit(in_cache(repository, name))
     repository.dvc("checkout")
     stage, made_by = USED[name]
     finished = forced(repository, stage)
     assert finished.status != 0
     assert len([line for line in finished.err.splitlines() if line.startswith("error: ")]) == 1
-    assert_mended(repository, before, made_by)
+    assert_fixed(repository, before, made_by)
 
 
 def in_cache(repository: Repository, name: str) -> Path:
     """The object of a file that has to be in the workspace no more."""
-    lock = repository.run("python", "-c", OBJECT_OF, name)
-    assert lock.status == 0, lock.err
-    return repository.folder / lock.out.strip()
-
-
-OBJECT_OF = """
-import json, sys
-from pathlib import Path
-from stages.lib.plumbing.lockfile import read_lock
-objects = Path(".dvc/cache/files/md5")
-outs = {out.path: out.md5 for stage in read_lock().values() for out in stage.outs}
-name = sys.argv[1]
-(path,) = [path for path in outs if name == path or name.startswith(path + "/")]
-digest = outs[path]
-if digest.endswith(".dir"):
-    listing = json.loads((objects / digest[:2] / digest[2:]).read_text())
-    digest = {entry["relpath"]: entry["md5"] for entry in listing}[name.removeprefix(path + "/")]
-print(objects / digest[:2] / digest[2:])
-"""
+    objects = repository.folder / ".dvc" / "cache" / "files" / "md5"
+    lock = YAML(typ="safe", pure=True).load(repository.folder / "dvc.lock")["stages"]
+    outs = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
+    (path,) = [path for path in outs if name == path or name.startswith(path + "/")]
+    digest = outs[path]
+    if digest.endswith(".dir"):
+        listing = json.loads((objects / digest[:2] / digest[2:]).read_text())
+        digest = {entry["relpath"]: entry["md5"] for entry in listing}[name.removeprefix(path + "/")]
+    return objects / digest[:2] / digest[2:]
 
 
 @pytest.mark.parametrize("verified", [True, False], ids=["verify", "trusted"])
@@ -156,12 +147,11 @@ def test_in_the_remote(repository: Repository, tmp_path: Path, name: str, verifi
         assert "Traceback" not in pulled.err
         assert not (colleague.folder / name).exists()
         made_by = USED[name][1]
-        assert ran(colleague.dvc("repro")) <= made_by | {"report"}
+        assert ran(colleague.dvc("repro")) <= made_by | LIGHT
         assert colleague.results() == before
     else:
         assert pulled.status == 0, pulled.err
         stage, made_by = USED[name]
         assert forced(colleague, stage).status != 0
-        # A forced stage's metrics are gone, and a clone has them in Git only: it runs once more.
-        assert_mended(colleague, before, made_by | {stage})
+        assert_fixed(colleague, before, made_by)
     assert json.loads(colleague.dvc("status", "--json")) == {}

@@ -60,7 +60,7 @@ def test_the_disk_is_full(
         if dvc repro > ../../full.out 2> ../../full.err; then exit 9; fi
         mount -o remount,size=1g ..
         # DVC writes its list of locks in place, and stops at one that was cut off: verify knows what to do.
-        dvc repro || bash -ec "$(python -m stages.verify | tail -1 | sed 's/mend it with: //')"
+        dvc repro || bash -ec "$(python -m stages.verify | tail -1 | sed 's/fix it with: //')"
         cp -a . ../../after
         """,
         tmp_path,

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from repository import Repository, ran
+from repository import LIGHT, Repository, ran
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def test_two_runs_at_once(repository: Repository) -> None:
     second = repository.run("dvc", "repro", "--force", "--single-item", "post-ppl")
     assert second.status != 0
     (line,) = [line for line in second.err.splitlines() if line.startswith("ERROR")]
-    assert "metrics/post_ppl.json' is busy, it is being blocked by:" in line
+    assert "data/predictions/size/pruned.parquet' is busy, it is being blocked by:" in line
     assert "Traceback" not in second.err
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 0, output
@@ -56,7 +56,9 @@ def test_locks_of_a_killed_run(repository: Repository) -> None:
     process.communicate()
     rwlock = repository.folder / ".dvc" / "tmp" / "rwlock"
     held = json.loads(rwlock.read_text())
-    assert held["write"][str(repository.folder / "metrics" / "post_ppl.json")]["pid"] == process.pid  # stale, and there
+    assert (
+        held["write"][str(repository.folder / "data" / "predictions" / "size" / "pruned.parquet")]["pid"] == process.pid
+    )  # stale, and there
     repository.dvc("repro")
     assert repository.results() == before
 
@@ -66,7 +68,7 @@ def test_locks_of_a_process_that_never_was(repository: Repository) -> None:
     before = repository.results()
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    path = str(repository.folder / "metrics" / "post_ppl.json")
+    path = str(repository.folder / "data" / "predictions" / "size" / "pruned.parquet")
     lock = repository.folder / ".dvc" / "tmp" / "rwlock"
     lock.write_text(json.dumps({"write": {path: {"pid": gone.pid, "cmd": "dvc repro"}}, "read": {}}))
     (repository.folder / ".dvc" / "tmp" / "lock").touch()
@@ -84,10 +86,10 @@ def test_a_lock_file_that_was_cut_off(repository: Repository, share: float) -> N
     found = repository.run("python", "-m", "stages.verify")
     assert found.status == 1
     last = (found.out + found.err).splitlines()[-1]
-    (remedy,) = re.findall("mend it with: (.*)", last)
-    mended = repository.run("bash", "-ec", remedy)
-    assert mended.status == 0, mended.err
-    assert ran(mended.out) <= {"report"}  # DVC keeps the rest in its run cache
+    (remedy,) = re.findall("fix it with: (.*)", last)
+    fixed = repository.run("bash", "-ec", remedy)
+    assert fixed.status == 0, fixed.err
+    assert ran(fixed.out) <= LIGHT  # DVC keeps the rest in its run cache
     assert lock.read_bytes() == content
     assert repository.results() == before
     assert repository.git("status", "--porcelain") == ""
@@ -102,6 +104,6 @@ def test_a_list_of_locks_that_was_cut_off(repository: Repository, left: str) -> 
     assert stopped.status != 0
     assert "RWLock" in stopped.err
     found = repository.run("python", "-m", "stages.verify")
-    assert found.out.splitlines()[-1] == "mend it with: rm -rf .dvc/tmp/rwlock && dvc repro"
+    assert found.out.splitlines()[-1] == "fix it with: rm -rf .dvc/tmp/rwlock && dvc repro"
     assert repository.run("bash", "-ec", "rm -rf .dvc/tmp/rwlock && dvc repro").status == 0
     assert repository.results() == before

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 from stages.lib.files.errors import UserError
 from stages.lib.files.writing import write_json
 from stages.lib.plumbing import progress
-from stages.lib.plumbing.undo import put_back
 
 TIMES = Path("data/times")
 INTERRUPTED = "interrupted; `dvc repro` resumes from here, `dvc checkout` restores the earlier results"
@@ -55,7 +54,6 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
             _fail(stage, str(error), error.exit_status)
         line = _machine_fault(error)
         if line is None:
-            put_back(stage)
             raise
         _fail(stage, line, 1)
     _record(stage, time.monotonic() - started)
@@ -78,7 +76,6 @@ def _machine_fault(error: Exception) -> str | None:
 
 def _fail(stage: str, message: str, status: int) -> NoReturn:
     print(f"error: {stage}: {' '.join(message.split())}", file=sys.stderr)
-    put_back(stage)
     sys.exit(status)
 
 

@@ -1,0 +1,150 @@
+"""Sensitivity: each point against the model that really has those weights at zero, scored afresh."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import CPU, TINY, magnitude_recipe, prose
+from transformers import PreTrainedTokenizerFast
+
+from stages.lib.evaluation.sensitivity import Sensitivity
+from stages.lib.figures.sensitivity_tables import sensitivity_tables
+from stages.lib.files.hashing import write_sums
+from stages.lib.inference.block_inputs import BlockInputs
+from stages.lib.inference.likelihood import TokenizedText, negative_log_likelihoods, tokenize
+from stages.lib.inference.loading import Loaded, load
+from stages.lib.plumbing.settings import Perplexity
+from stages.lib.recipes.recipe import write_recipe
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.families import family_of, prunable_weights
+
+SETTINGS = Perplexity(context=32, stride=16, batch_size=3)
+DEPTH = 4
+DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    folder = tmp_path / request.param
+    TINY[request.param](**{DEPTH_KEY[request.param]: DEPTH}).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_sums(folder)
+    return folder
+
+
+@pytest.fixture
+def loaded(folder: Path, original: Path) -> Loaded:
+    return load(folder, original, CPU)
+
+
+@pytest.fixture
+def text(loaded: Loaded) -> TokenizedText:
+    return tokenize(loaded.tokenizer, [prose(40, seed) for seed in range(4)])
+
+
+@pytest.fixture
+def sensitivity(loaded: Loaded, folder: Path, text: TokenizedText) -> Sensitivity:
+    return Sensitivity(loaded, Checkpoint(folder), text, SETTINGS)
+
+
+def points_of(sensitivity: Sensitivity, *scores: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """The rows of the tables of sensitivity, by the parts pruned."""
+    tables = sensitivity_tables(pd.concat([sensitivity.unpruned(), *scores], ignore_index=True), 100, 0)
+    return {name: table.to_dict("records") for name, table in tables.items()}
+
+
+def perplexity_of(loaded: Loaded, text: TokenizedText) -> float:
+    return float(np.exp(np.nanmean(negative_log_likelihoods(loaded, text, SETTINGS))))
+
+
+def zeroed(folder: Path, original: Path, names: list[str], sparsity: float) -> Loaded:
+    """The naive way: sort all magnitudes of the tensors, find the k-th, zero up to it."""
+    fresh = load(folder, original, CPU)
+    weights = [fresh.model.get_parameter(name) for name in names]
+    magnitudes = torch.cat([weight.detach().abs().flatten() for weight in weights])
+    k = round(sparsity * len(magnitudes))
+    with torch.no_grad():
+        bound = magnitudes.sort().values[k - 1] if k else -1
+        for weight in weights:
+            weight[weight.abs() <= bound] = 0
+    assert sum(int((weight == 0).sum()) for weight in weights) == k
+    return fresh
+
+
+def test_points_by_sparsity(
+    sensitivity: Sensitivity, folder: Path, original: Path, text: TokenizedText, tmp_path: Path
+) -> None:
+    points = points_of(sensitivity, *sensitivity.frontier_rows([0, 0.2, 0.7]))["sparsities"]
+    prunable = sum(Checkpoint(folder).size(name) for name in prunable_weights(folder))
+    for point in points:
+        k = round(point["sparsity"] * prunable)
+        recipe = tmp_path / f"recipe-{k}"
+        recipe.mkdir()
+        write_recipe(magnitude_recipe(folder, k), recipe)
+        pruned = load(folder, recipe, CPU)
+        assert point["perplexity"] == pytest.approx(perplexity_of(pruned, text), rel=2e-5)
+        assert point["pruned_weights"] == k
+        assert point["effective_parameters"] == sum(int(p.count_nonzero()) for p in pruned.model.parameters())
+        assert point["ratio"] == pytest.approx(point["perplexity"] / points[0]["perplexity"], rel=2e-5)
+        assert point["perplexity_low"] <= point["perplexity"] <= point["perplexity_high"]
+    assert points[0]["ratio"] == points[0]["ratio_low"] == points[0]["ratio_high"] == 1
+
+
+def test_points_by_matrix(sensitivity: Sensitivity, folder: Path, original: Path, text: TokenizedText) -> None:
+    family = family_of(folder)
+    points = points_of(sensitivity, *sensitivity.by_matrix(0.5))["matrices"]
+    assert [point["matrix"] for point in points] == list(family.matrices)
+    for point in points:
+        names = [name for name in prunable_weights(folder) if f".{point['matrix']}." in name]
+        assert len(names) == DEPTH
+        pruned = zeroed(folder, original, names, 0.5)
+        assert point["perplexity"] == pytest.approx(perplexity_of(pruned, text), rel=2e-5)
+        assert point["effective_parameters"] == sum(int(p.count_nonzero()) for p in pruned.model.parameters())
+
+
+def test_points_by_block(sensitivity: Sensitivity, folder: Path, original: Path, text: TokenizedText) -> None:
+    points = points_of(sensitivity, *sensitivity.by_block(0.5))["blocks"]
+    assert [point["block"] for point in points] == list(range(DEPTH))
+    for point in points:
+        names = [name for name in prunable_weights(folder) if f".{point['block']}." in name]
+        pruned = zeroed(folder, original, names, 0.5)
+        assert point["perplexity"] == pytest.approx(perplexity_of(pruned, text), rel=2e-5)
+    assert len({point["perplexity"] for point in points}) == DEPTH
+
+
+def test_the_model_is_left_as_it_was(sensitivity: Sensitivity, loaded: Loaded, folder: Path, original: Path) -> None:
+    for points in (sensitivity.frontier_rows([0.3]), sensitivity.by_matrix(0.3), sensitivity.by_block(0.3)):
+        list(points)
+        for (name, after), (_, before) in zip(
+            loaded.model.named_parameters(), load(folder, original, CPU).model.named_parameters(), strict=True
+        ):
+            assert torch.equal(after, before), name
+
+
+def test_the_order_of_the_points_does_not_matter(sensitivity: Sensitivity, folder: Path) -> None:
+    first = pd.concat(sensitivity.by_block(0.4))
+    list(sensitivity.frontier_rows([0.1, 0.5]))
+    assert pd.concat(sensitivity.by_block(0.4)).equals(first)
+
+
+@pytest.mark.parametrize("block", range(DEPTH))
+def test_a_resumed_pass_is_the_whole_pass(loaded: Loaded, folder: Path, block: int) -> None:
+    family = family_of(folder)
+    blocks = [loaded.model.get_submodule(family.block.format(number)) for number in range(DEPTH)]
+    inputs, ids = BlockInputs(blocks), [torch.arange(20)[None], torch.arange(30, 60)[None]]
+    with torch.no_grad():
+        with inputs.recorded():
+            whole = [loaded.model(part, use_cache=False).logits for part in ids]
+        calls: list[int] = []
+        for number, module in enumerate(blocks):
+            next(iter(module.children())).register_forward_hook(lambda *_, number=number: calls.append(number))
+        for _ in range(2):
+            with inputs.resumed(block):
+                resumed = [loaded.model(part, use_cache=False).logits for part in ids]
+            for mine, theirs in zip(resumed, whole, strict=True):
+                assert torch.equal(mine, theirs)
+        assert set(calls) == set(range(block, DEPTH))  # what comes before is not computed
+        assert torch.equal(loaded.model(ids[0], use_cache=False).logits, whole[0])

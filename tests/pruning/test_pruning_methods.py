@@ -1,0 +1,150 @@
+"""The stage prune with every method, scope and budget: exact counts, and recipes that come back as written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.utils.prune
+from conftest import CPU, Finished, changed_params, make_project, write_params
+
+from stages.lib.inference.loading import load
+from stages.lib.plumbing.params import load_params
+from stages.lib.recipes.changed import Changed
+from stages.lib.recipes.masks import Pruned
+from stages.lib.recipes.recipe import materialize, read_recipe, size_of
+from stages.lib.reporting.integrity import check_pruned
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.families import family_of, prunable_weights
+
+RunStage = Callable[..., Finished]
+
+SETTINGS: list[dict[str, Any]] = [
+    {"method": "magnitude"},
+    {"method": "magnitude", "scope": "layer"},
+    {"method": "magnitude", "scope": "row"},
+    {"method": "magnitude", "scope": "2:4", "sparsity": 0.5},
+    {"method": "magnitude", "scope": "layer", "budget": "owl"},
+    {"method": "magnitude", "scope": "row", "budget": "sensitivity"},
+    {"method": "wanda"},
+    {"method": "wanda", "scope": "layer"},
+    {"method": "wanda", "scope": "4:8", "sparsity": 0.5},
+    {"method": "wanda", "scope": "1:4", "sparsity": 0.75},
+    {"method": "wanda", "budget": "owl"},
+    {"method": "sparsegpt"},
+    {"method": "sparsegpt", "budget": "sensitivity"},
+    {"method": "random"},
+    {"method": "random", "scope": "row", "budget": "owl"},
+]
+
+
+def name_of(settings: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in settings.values())
+
+
+def prune(run_stage: RunStage, folder: Path, settings: dict[str, Any]) -> dict[str, int]:
+    """The size of the model that the stage makes with these settings."""
+    write_params(folder, changed_params({f"prune.{key}": value for key, value in settings.items()}))
+    finished = run_stage("prune")
+    assert finished.status == 0, finished.err
+    pruned = Path("data/pruned")
+    return size_of(materialize(Checkpoint(Path("data/model")), pruned), pruned)
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def downloaded(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    tiny_folders: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    run_stage: RunStage,
+) -> Path:
+    make_project(tmp_path, tiny_folders[request.param])
+    monkeypatch.chdir(tmp_path)
+    for item in ("model", "text"):
+        assert run_stage("download", item).status == 0
+    return tmp_path
+
+
+def masks_in(folder: Path) -> dict[str, np.ndarray]:
+    recipe = read_recipe(folder).unchanged
+    assert isinstance(recipe, Pruned)
+    return dict(recipe.checked_masks(Checkpoint(Path("data/model")), folder))
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=name_of)
+def test_exactly_k_and_the_same_each_time(downloaded: Path, run_stage: RunStage, settings: dict[str, Any]) -> None:
+    measured = prune(run_stage, downloaded, settings)
+    first = {path.name: path.read_bytes() for path in Path("data/pruned").iterdir()}
+    assert measured == prune(run_stage, downloaded, settings)
+    assert first == {path.name: path.read_bytes() for path in Path("data/pruned").iterdir()}
+    model, pruned = Path("data/model"), Path("data/pruned")
+    k = round(settings.get("sparsity", 0.3) * sum(Checkpoint(model).size(name) for name in prunable_weights(model)))
+    assert measured["pruned_weights"] == k
+    masks = masks_in(pruned)
+    assert sum(int(mask.sum()) for mask in masks.values()) == k
+    weights = dict(load(model, pruned, CPU).model.named_parameters())
+    assert measured["effective_parameters"] == sum(int(weight.count_nonzero()) for weight in weights.values())
+    dense = dict(load(model, Path("data/original"), CPU).model.named_parameters())
+    changed = isinstance(read_recipe(pruned), Changed)
+    assert changed == (settings["method"] == "sparsegpt")
+    for name, weight in weights.items():
+        mask = torch.from_numpy(masks[name].copy()) if name in masks else torch.zeros(weight.shape, dtype=torch.bool)
+        assert not weight[mask].any()
+        assert torch.equal(weight[~mask], dense[name][~mask]) != (changed and name in masks)
+
+
+def test_a_pattern_leaves_n_of_each_m(downloaded: Path, run_stage: RunStage) -> None:
+    prune(run_stage, downloaded, {"method": "wanda", "scope": "3:8", "sparsity": 0.625})
+    axis = family_of(Path("data/model")).input_axis
+    for mask in masks_in(Path("data/pruned")).values():
+        groups = np.moveaxis(mask, axis, 1).reshape(-1, 8)
+        assert (groups.sum(axis=1) == 5).all()
+
+
+def test_magnitude_in_each_layer_is_that_of_torch(downloaded: Path, run_stage: RunStage) -> None:
+    prune(run_stage, downloaded, {"method": "magnitude", "scope": "layer"})
+    masks = masks_in(Path("data/pruned"))
+    model = load(Path("data/model"), Path("data/original"), CPU).model
+    for name, mask in masks.items():
+        layer = model.get_submodule(name.removesuffix(".weight"))
+        torch.nn.utils.prune.l1_unstructured(layer, "weight", amount=int(mask.sum()))
+        np.testing.assert_array_equal(mask, layer.weight_mask.numpy() == 0)
+        assert abs(mask.sum() - 0.3 * mask.size) < 2
+
+
+def test_budgets_spare_what_matters(downloaded: Path, run_stage: RunStage) -> None:
+    by_budget = {}
+    for budget in ("uniform", "owl", "sensitivity"):
+        prune(run_stage, downloaded, {"method": "magnitude", "scope": "layer", "budget": budget})
+        masks = masks_in(Path("data/pruned"))
+        by_budget[budget] = [sum(int(m.sum()) for n, m in masks.items() if f".{block}." in n) for block in range(2)]
+    assert abs(np.subtract(*by_budget["uniform"])) <= 1
+    size = sum(mask.size for mask in masks.values()) / 2
+    for budget in ("owl", "sensitivity"):
+        assert sum(by_budget[budget]) == sum(by_budget["uniform"])
+        assert abs(np.subtract(*by_budget[budget])) == pytest.approx(0.16 * size, abs=2)  # two blocks: both ends
+
+
+def test_the_seed_decides_at_random(downloaded: Path, run_stage: RunStage) -> None:
+    prune(run_stage, downloaded, {"method": "random"})
+    first = masks_in(Path("data/pruned"))
+    params = changed_params({"prune.method": "random", "seed": 1})
+    write_params(downloaded, params)
+    assert run_stage("prune").status == 0
+    second = masks_in(Path("data/pruned"))
+    for name, mask in first.items():
+        both = np.mean(mask & second[name])
+        assert both == pytest.approx(0.09, abs=0.03)  # independent draws of 30 %
+        assert not np.array_equal(mask, first[next(iter(first))]) or name == next(iter(first))
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "random"])
+def test_verify_checks_the_number_of_pruned_weights(downloaded: Path, run_stage: RunStage, method: str) -> None:
+    prune(run_stage, downloaded, {"method": method})
+    settings = load_params().prune
+    assert not list(check_pruned(Path("data/pruned"), settings))
+    (finding,) = check_pruned(Path("data/pruned"), settings.model_copy(update={"sparsity": 0.4}))
+    assert finding.message.startswith("data/pruned does not prune the ")

@@ -1,0 +1,82 @@
+"""compressed_n: the model of the kept blocks, its config, its caches and its counts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CPU, TINY
+from transformers import PreTrainedTokenizerFast
+
+from stages.lib.files.errors import UserError
+from stages.lib.files.hashing import write_sums
+from stages.lib.inference.loading import load
+from stages.lib.recipes.kept_blocks import KeptBlocks
+from stages.lib.recipes.recipe import materialize, write_recipe
+from stages.lib.weights.checkpoint import Checkpoint
+
+KEPT = [0, 2, 4]
+DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def deep_folder(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    folder = tmp_path / request.param
+    TINY[request.param](**{DEPTH_KEY[request.param]: 12}).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_sums(folder)
+    return folder
+
+
+def keep(folder: Path, blocks: list[int], into: Path) -> Path:
+    into.mkdir()
+    write_recipe(KeptBlocks(base_sha256=Checkpoint(folder).sha256, blocks=blocks), into)
+    return into
+
+
+def test_kept_blocks_compute_what_the_base_with_the_others_skipped_computes(
+    deep_folder: Path, tmp_path: Path, original: Path
+) -> None:
+    base, ids = load(deep_folder, original, CPU), torch.arange(40)[None]
+    blocks = base.body.layers if hasattr(base.body, "layers") else base.body.h
+    for number, block in enumerate(blocks):
+        if number not in KEPT:
+            block.forward = lambda hidden_states, *others, **named: hidden_states
+    kept = load(deep_folder, keep(deep_folder, KEPT, tmp_path / "recipe"), CPU)
+    assert torch.equal(kept.model(ids).logits, base.model(ids).logits)
+
+
+def test_generation_with_the_cache_is_generation_without_it(deep_folder: Path, tmp_path: Path) -> None:
+    kept = load(deep_folder, keep(deep_folder, KEPT, tmp_path / "recipe"), CPU)
+    assert kept.model.config.num_hidden_layers == len(KEPT)
+    ids = torch.arange(10, 30)[None]
+    options = {"attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": 20, "pad_token_id": 0}
+    cached = kept.model.generate(ids, **options)
+    plain = kept.model.generate(ids, use_cache=False, **options)
+    assert torch.equal(cached, plain)
+    cache = kept.model(ids, use_cache=True).past_key_values
+    assert len(cache.layers) == len(KEPT)
+    assert cache.get_seq_length(len(KEPT) - 1) == 20
+    indices = {getattr(module, "layer_idx", None) for module in kept.model.modules()} - {None}
+    assert indices == set(range(len(KEPT)))
+
+
+def test_all_blocks_are_the_base(deep_folder: Path, tmp_path: Path, original: Path) -> None:
+    kept = load(deep_folder, keep(deep_folder, list(range(12)), tmp_path / "recipe"), CPU).model.state_dict()
+    base = load(deep_folder, original, CPU).model.state_dict()
+    assert kept.keys() == base.keys()
+    assert all(torch.equal(kept[name], base[name]) for name in base)
+
+
+def test_numbers_with_two_digits_are_not_mixed_up(deep_folder: Path, tmp_path: Path) -> None:
+    made = materialize(Checkpoint(deep_folder), keep(deep_folder, [1, 10, 11], tmp_path / "recipe"))
+    base = materialize(Checkpoint(deep_folder), keep(deep_folder, list(range(12)), tmp_path / "all"))
+    for name, weight in made.weights.items():
+        for new, old in ((".0.", ".1."), (".1.", ".10."), (".2.", ".11.")):
+            if f".h{new}" in name or f".layers{new}" in name:
+                assert torch.equal(weight, base.weights[name.replace(new, old, 1)])
+    assert len(made.weights) < len(base.weights)
+
+
+def test_a_block_that_is_not_there(deep_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the recipe keeps block 12"):
+        load(deep_folder, keep(deep_folder, [0, 12], tmp_path / "recipe"), CPU)

@@ -1,0 +1,344 @@
+"""Recovery against a loop of its own, and what it must not do: revive a zero, lose a run, hide a divergence."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from conftest import CPU, TINY, Finished, changed_params, prose, write_jsonl, write_params
+from repository import ENVIRONMENT, Repository, ran
+from safetensors.torch import load_file
+from torch.distributions import Categorical, kl_divergence
+from torch.nn import functional
+
+from stages.lib.files.errors import UserError
+from stages.lib.inference.loading import Loaded, load
+from stages.lib.plumbing.settings import Recover
+from stages.lib.recipes.recipe import materialize
+from stages.lib.recovery.schedule import learning_rate, windows_per_step
+from stages.lib.recovery.training import train
+from stages.lib.recovery.training_text import training_windows
+from stages.lib.weights.checkpoint import Checkpoint
+
+RunStage = Callable[..., Finished]
+DOCUMENTS = [prose(60, seed) for seed in range(20)]
+
+
+def settings(**changes: Any) -> Recover:
+    return Recover(**{"steps": 6, "learning_rate": 1e-3, "tokens_per_step": 32, "objective": "distill", **changes})
+
+
+def pruned(folder: Path, original: Path) -> Loaded:
+    """A model in which a third of each matrix is zero."""
+    loaded = load(folder, original, CPU)
+    for weight in loaded.model.parameters():
+        if weight.ndim == 2:
+            weight.data[weight.abs() < weight.abs().quantile(1 / 3)] = 0
+    return loaded
+
+
+def by_hand(student: Loaded, teacher: Loaded | None, windows: list[torch.Tensor], chosen: Recover) -> list[float]:
+    """The same training as a plain loop; the losses."""
+    model, losses = student.model, []  # in evaluation mode, so without dropout
+    zeros = {name: (weight == 0) & (weight.ndim > 1) for name, weight in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+    warm_up, per_step = math.ceil(chosen.steps / 10), windows_per_step(chosen)
+    for step in range(chosen.steps):
+        past = (step - warm_up) / (chosen.steps - warm_up)
+        share = (step + 1) / warm_up if step < warm_up else (1 + math.cos(math.pi * past)) / 2
+        optimizer.param_groups[0]["lr"] = chosen.learning_rate * share
+        optimizer.zero_grad()
+        total = 0.0
+        for window in windows[step * per_step : (step + 1) * per_step]:
+            logits = model(window[None]).logits[0, :-1]
+            if teacher is None:
+                loss = functional.cross_entropy(logits, window[1:])
+            else:
+                with torch.no_grad():
+                    wanted = teacher.model(window[None]).logits[0, :-1]
+                loss = kl_divergence(Categorical(logits=wanted), Categorical(logits=logits)).mean()
+            (loss / per_step).backward()
+            total += loss.item() / per_step
+        for name, weight in model.named_parameters():
+            weight.grad[zeros[name]] = 0
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(total)
+    return losses
+
+
+@pytest.mark.parametrize("objective", ["distill", "lm"])
+@pytest.mark.parametrize("windows_per_step", [1, 2])
+def test_it_is_the_plain_loop(
+    tiny_folder: Path,
+    original: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    objective: str,
+    windows_per_step: int,
+) -> None:
+    monkeypatch.setattr("stages.lib.recovery.schedule.TRAINING_WINDOW", 32)
+    monkeypatch.setattr("stages.lib.plumbing.settings.TRAINING_WINDOW", 32)
+    chosen = settings(objective=objective, tokens_per_step=32 * windows_per_step)
+    ours, theirs = pruned(tiny_folder, original), pruned(tiny_folder, original)
+    teacher = load(tiny_folder, original, CPU) if objective == "distill" else None
+    windows = training_windows(ours, DOCUMENTS, chosen, 0)
+    assert len(windows) == 6 * windows_per_step
+    assert all(len(window) == 32 for window in windows)
+    log = train(ours, teacher, windows, chosen, tmp_path)
+    expected = by_hand(theirs, teacher, windows, chosen)
+    assert [row["step"] for row in log] == [1, 2, 3, 4, 5, 6]
+    # Sums in another order: the last digits of float32, and AdamW divides small gradients by small ones.
+    assert [row["loss"] for row in log] == pytest.approx(expected, rel=1e-4)
+    untouched = pruned(tiny_folder, original).model
+    for name, weight in ours.model.named_parameters():
+        # Keys' biases cancel in the softmax: their gradient is rounding, which AdamW makes whole steps of.
+        if not name.endswith("c_attn.bias"):
+            torch.testing.assert_close(weight, theirs.model.get_parameter(name), rtol=1e-3, atol=1e-5)
+        assert weight.ndim == 1 or torch.equal(weight == 0, untouched.get_parameter(name) == 0), name
+        assert not torch.equal(weight, untouched.get_parameter(name)), name
+
+
+def test_towards_itself_there_is_nothing_to_learn(tiny_folder: Path, original: Path, tmp_path: Path) -> None:
+    model, teacher = load(tiny_folder, original, CPU), load(tiny_folder, original, CPU)
+    log = train(model, teacher, training_windows(model, DOCUMENTS, settings(), 0), settings(), tmp_path)
+    assert log[0]["loss"] == pytest.approx(0, abs=1e-6)  # later, AdamW has made steps of rounding errors
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11, 40])
+def test_every_step_has_a_rate(steps: int) -> None:
+    chosen = settings(steps=steps)
+    rates = [learning_rate(step, chosen) for step in range(steps)]
+    peak = rates.index(max(rates))
+    assert min(rates) > 0
+    assert max(rates) == chosen.learning_rate
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_it_is_deterministic_and_learns(tiny_folder: Path, original: Path, tmp_path: Path) -> None:
+    chosen, teacher = settings(steps=40), load(tiny_folder, original, CPU)
+    runs = []
+    for name in ("first", "second"):
+        model = pruned(tiny_folder, original)
+        log = train(model, teacher, training_windows(model, DOCUMENTS, chosen, 0), chosen, tmp_path / name)
+        runs.append((log, [weight.clone() for weight in model.model.parameters()]))
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(one, other) for one, other in zip(runs[0][1], runs[1][1], strict=True))
+    losses = [row["loss"] for row in runs[0][0]]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+# The text.
+
+
+def test_windows_come_from_the_text_and_again_where_it_is_short(tiny_folder: Path, original: Path) -> None:
+    loaded = load(tiny_folder, original, CPU)
+    text = "\n\n".join(DOCUMENTS)
+    few = training_windows(loaded, DOCUMENTS[:2], settings(steps=50), 0)
+    assert len(few) == 50
+    distinct = {tuple(window.tolist()) for window in few}
+    assert 1 < len(distinct) < 50
+    assert [tuple(window.tolist()) for window in few[: len(distinct)]] != [
+        tuple(window.tolist()) for window in few[len(distinct) : 2 * len(distinct)]
+    ]
+    for window in few:
+        assert all(part.strip() in text for part in loaded.tokenizer.decode(window).split("\n\n"))
+    many = training_windows(loaded, DOCUMENTS, settings(steps=8), 0)
+    assert len({tuple(window.tolist()) for window in many}) == 8
+    other = training_windows(loaded, DOCUMENTS, settings(steps=8), 1)
+    assert [window.tolist() for window in other] != [window.tolist() for window in many]
+
+
+def test_a_text_or_a_model_too_short_for_a_window(tiny_folder: Path, original: Path) -> None:
+    loaded = load(tiny_folder, original, CPU)
+    with pytest.raises(UserError, match=r"tokens, fewer than a window of 128; lower recover\.tokens_per_step"):
+        training_windows(loaded, ["the cat"], settings(tokens_per_step=128), 0)
+    with pytest.raises(UserError, match=r"recover\.tokens_per_step is 129, the model takes 128 tokens; lower it"):
+        training_windows(loaded, DOCUMENTS, settings(tokens_per_step=129), 0)
+
+
+# The stage.
+
+
+def prepare(project: Path, run_stage: RunStage, **changes: Any) -> None:
+    chosen = {"recover.steps": 6, **{key.replace("__", "."): value for key, value in changes.items()}}
+    write_params(project, changed_params(chosen))
+    for stage in (("download", "model"), ("download", "distilled"), ("download", "text"), ("prune",)):
+        finished = run_stage(*stage)
+        assert finished.status == 0, finished.err
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
+def test_the_recipe_gives_back_what_was_trained(project: Path, run_stage: RunStage, method: str) -> None:
+    prepare(project, run_stage, prune__method=method)
+    finished = run_stage("recover")
+    assert finished.status == 0, finished.err
+    checkpoint = Checkpoint(Path("data/model"))
+    before, after = (materialize(checkpoint, Path("data") / name) for name in ("pruned", "recovered/pruned"))
+    changed = 0
+    for name, weight in after.weights.items():
+        assert weight.ndim == 1 or not torch.any(weight[before.weights[name] == 0]), name
+        changed += int(torch.count_nonzero(weight != before.weights[name]))
+    assert changed > 1000
+    assert {name: mask.tolist() for name, mask in after.masks.items()} == {
+        name: mask.tolist() for name, mask in before.masks.items()
+    }
+    losses = pd.read_csv("data/losses/pruned.csv")
+    assert losses["step"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert (losses["loss"] > 0).all()
+    assert not Path("data/checkpoints").exists() or not any(Path("data/checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("variant", ["merged_2", "compressed_2", "pruned-tied-head", "distilled"])
+def test_the_other_models_recover_too(
+    project: Path, run_stage: RunStage, tiny_folders: dict[str, Path], variant: str
+) -> None:
+    distilled = {"source": "local", "path": str(tiny_folders["llama"])}
+    prepare(project, run_stage, compare__variants=[variant], distilled=distilled)
+    for stage in (("shrink",), ("recover_others", variant)):
+        finished = run_stage(*stage)
+        assert finished.status == 0, finished.err
+    checkpoint = Checkpoint(Path("data/model"))
+    before, after = (materialize(checkpoint, Path("data") / name / variant) for name in ("variants", "recovered"))
+    assert before.weights.keys() == after.weights.keys()
+    assert after.config == before.config
+    for name, weight in after.weights.items():
+        assert torch.equal(weight[before.weights[name] == 0], before.weights[name][before.weights[name] == 0])
+    moved = sum(int(torch.count_nonzero(weight != before.weights[name])) for name, weight in after.weights.items())
+    # The distilled one is the original here, so it has nothing to learn.
+    assert moved > 1000 or variant == "distilled"
+
+
+def test_off_it_takes_the_recipe_over(project: Path, run_stage: RunStage) -> None:
+    prepare(project, run_stage, recover__steps=0)
+    assert run_stage("recover").status == 0
+    assert contents(Path("data/recovered/pruned")) == contents(Path("data/pruned"))
+    assert Path("data/losses/pruned.csv").read_text() == "step,loss,learning_rate\n"
+
+
+def test_a_learning_rate_that_diverges(project: Path, run_stage: RunStage) -> None:
+    prepare(project, run_stage, recover__learning_rate=1e30, recover__steps=12)
+    finished = run_stage("recover")
+    assert finished.status == 1
+    (line,) = finished.err.splitlines()
+    assert line.startswith("error: recover: recovery diverged, its ")
+    assert "is not finite; lower recover.learning_rate in params.yaml" in line
+    assert line.endswith("(no state had been saved)")
+    assert not Path("data/recovered").exists() or not any(Path("data/recovered").iterdir())
+
+
+def test_the_last_good_state_is_kept_where_it_diverges_later(tiny_folder: Path, original: Path, tmp_path: Path) -> None:
+    chosen, model = settings(steps=8), pruned(tiny_folder, original)
+    teacher = load(tiny_folder, original, CPU)
+    windows = training_windows(model, DOCUMENTS, chosen, 0)
+    seen = iter(range(100))
+    original_forward = teacher.model.forward
+
+    def from_the_sixth_on_infinite(*arguments: Any, **named: Any) -> Any:
+        outputs = original_forward(*arguments, **named)
+        if next(seen) >= 5:
+            outputs.logits[:] = torch.nan
+        return outputs
+
+    teacher.model.forward = from_the_sixth_on_infinite
+    with pytest.raises(UserError, match=r"its loss is not finite.*kept in .*step-4\)"):
+        train(model, teacher, windows, chosen, tmp_path)
+    states = sorted(path.name for path in tmp_path.iterdir())
+    assert states == ["step-2", "step-4"]
+    kept = load_file(tmp_path / "step-4" / "state.safetensors")
+    assert {name for name, _ in model.model.named_parameters()} <= {name.removeprefix("weight ") for name in kept}
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+
+
+def test_text_that_is_scored_is_not_trained_on(project: Path, run_stage: RunStage) -> None:
+    lines = [prose(60, seed) for seed in range(10)]
+    write_jsonl(project / "mine" / "text.jsonl", [{"text": line} for line in lines * 2])
+    for changes, stage in (
+        ({"recover.steps": 2}, "recover"),
+        ({"prune.method": "wanda"}, "prune"),
+        ({}, "shrink"),
+    ):
+        write_params(project, changed_params({**changes, "text.format": "table", "text.path": "mine/text.jsonl"}))
+        for item in ("model", "distilled", "text"):
+            assert run_stage("download", item).status == 0
+        if stage == "recover":
+            assert run_stage("prune").status == 0
+        finished = run_stage(stage)
+        assert finished.status == 1
+        (line,) = finished.err.splitlines()
+        assert line.startswith(f"error: {stage}: the text has a document under train that is scored, too ('")
+
+
+# Kills.
+
+
+def begun(repository: Repository) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.recover"],
+        cwd=repository.folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", list(TINY))
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, tiny_folders: dict[str, Path], family: str) -> None:
+    repository = Repository.create(tmp_path, tiny_folders[family])
+    write_params(tmp_path, changed_params({"recover.steps": 400}))
+    repository.dvc("repro", "recover")
+    undisturbed = contents(tmp_path / "data/recovered") | contents(tmp_path / "data/losses")
+    killed = 0
+    for saved in (100, 200, 300):
+        process = begun(repository)
+        while process.poll() is None:
+            if list(tmp_path.glob(f"data/checkpoints/pruned/*/step-{saved}")):
+                time.sleep(0.02 * killed)  # in the middle of saving, after it, and later
+                os.killpg(process.pid, signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.001)
+        process.wait()
+    assert killed == 3
+    assert begun(repository).wait() == 0
+    assert contents(tmp_path / "data/recovered") | contents(tmp_path / "data/losses") == undisturbed
+    assert not list(tmp_path.glob("data/checkpoints/*"))
+
+
+@pytest.mark.slow
+def test_the_study_with_recovery(finished_repository: Repository, tmp_path: Path) -> None:
+    repository = finished_repository.copy(tmp_path / "repository")
+    assert ran(repository.dvc("repro")) == set()
+    changed = repository.dvc("exp", "run", "-S", "recover.steps=5")
+    runs = {"recover", "post-ppl", "classify@pruned", "summarize@pruned", "measure@pruned", "report"}
+    others = ("recover-others", "compare", "measure-others")
+    runs |= {f"{stage}@{name}" for stage in others for name in ("merged_2", "compressed_2")}
+    assert ran(changed) == runs
+    report = (repository.folder / "report/report.md").read_text()
+    assert "Before recovery, perplexity was" in report
+    table = pd.read_csv(repository.folder / "metrics/summary.csv", index_col="model")
+    before = pd.read_csv(finished_repository.folder / "metrics/summary.csv", index_col="model")
+    for model in ("pruned", "merged_2", "compressed_2"):
+        assert table.loc[model, "perplexity_before_recovery"] == before.loc[model, "perplexity"]
+        assert table.loc[model, "perplexity"] != before.loc[model, "perplexity"]
+    verified = repository.run("python", "-m", "stages.verify")
+    assert verified.status == 0, verified.out
+    shown = json.loads(repository.dvc("plots", "show", "data/losses/pruned.csv", "--json"))
+    (plot,) = shown["data"]["data/losses/pruned.csv"]
+    assert plot["content"]["title"]["text"] == "loss in recovery"
