@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from stages.lib.files.errors import ParamsError, UserError
-from stages.lib.files.places import DATA, MODEL, recipe_folder
+from stages.lib.files.places import DATA, METRICS, MODEL, REPORT, recipe_folder
 from stages.lib.plumbing import command
 from stages.lib.plumbing.params import load_params
 
@@ -12,8 +12,9 @@ from stages.lib.plumbing.params import load_params
 def _check_target(target: Path, overwrite: bool) -> None:
     """Raise UserError for a folder whose content a user may miss: only an earlier export is replaced."""
     place = target.resolve()
-    if place in (Path.cwd(), *Path.cwd().parents) or DATA.resolve() in (place, *place.parents):
-        raise UserError(f"{target}: belongs to the pipeline; give a folder outside of data/")
+    own = {folder.resolve() for folder in (DATA, METRICS, REPORT)}
+    if place in (Path.cwd(), *Path.cwd().parents) or own & {place, *place.parents}:
+        raise UserError(f"{target}: belongs to the pipeline; give another folder")
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: is a file; give a folder")
     if not target.is_dir() or not any(target.iterdir()):

@@ -5,6 +5,7 @@ import runpy
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from conftest import Finished

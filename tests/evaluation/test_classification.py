@@ -14,7 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from transformers import AutoModel
 
-from stages.lib.evaluation.classification import features, fit_head, last_states, predict_classes, tokenize
+from stages.lib.evaluation.classes import predict_classes
+from stages.lib.evaluation.classification import features, fit_head, last_states, tokenize
 from stages.lib.evaluation.finetuning import fine_tune
 from stages.lib.files.errors import UserError
 from stages.lib.inference.batches import by_length, last_real, pad, positions

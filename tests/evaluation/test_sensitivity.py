@@ -77,7 +77,7 @@ def zeroed(folder: Path, original: Path, names: list[str], sparsity: float) -> L
 def test_points_by_sparsity(
     sensitivity: Sensitivity, folder: Path, original: Path, text: TokenizedText, tmp_path: Path
 ) -> None:
-    points = points_of(sensitivity, *sensitivity.frontier_rows([0, 0.2, 0.7]))["sparsities"]
+    points = points_of(sensitivity, *sensitivity.by_sparsity([0, 0.2, 0.7]))["sparsities"]
     prunable = sum(Checkpoint(folder).size(name) for name in prunable_weights(folder))
     for point in points:
         k = round(point["sparsity"] * prunable)
@@ -116,7 +116,7 @@ def test_points_by_block(sensitivity: Sensitivity, folder: Path, original: Path,
 
 
 def test_the_model_is_left_as_it_was(sensitivity: Sensitivity, loaded: Loaded, folder: Path, original: Path) -> None:
-    for points in (sensitivity.frontier_rows([0.3]), sensitivity.by_matrix(0.3), sensitivity.by_block(0.3)):
+    for points in (sensitivity.by_sparsity([0.3]), sensitivity.by_matrix(0.3), sensitivity.by_block(0.3)):
         list(points)
         for (name, after), (_, before) in zip(
             loaded.model.named_parameters(), load(folder, original, CPU).model.named_parameters(), strict=True
@@ -126,7 +126,7 @@ def test_the_model_is_left_as_it_was(sensitivity: Sensitivity, loaded: Loaded, f
 
 def test_the_order_of_the_points_does_not_matter(sensitivity: Sensitivity, folder: Path) -> None:
     first = pd.concat(sensitivity.by_block(0.4))
-    list(sensitivity.frontier_rows([0.1, 0.5]))
+    list(sensitivity.by_sparsity([0.1, 0.5]))
     assert pd.concat(sensitivity.by_block(0.4)).equals(first)
 
 

@@ -88,7 +88,7 @@ def test_all_models_share_the_draws() -> None:
 def test_many_items_are_drawn_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=(2, 30))
     whole = resampled_ratios(values, np.ones(30), 100, 7)
-    monkeypatch.setattr("stages.lib.statistics._COUNTS_AT_ONCE", 30 * 7)
+    monkeypatch.setattr("stages.lib.figures.statistics._COUNTS_AT_ONCE", 30 * 7)
     np.testing.assert_allclose(resampled_ratios(values, np.ones(30), 100, 7), whole, rtol=1e-12, atol=1e-15)
 
 

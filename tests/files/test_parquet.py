@@ -70,5 +70,5 @@ def test_what_is_no_table(tmp_path: Path, content: bytes) -> None:
 
 def test_a_table_without_a_hash(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="not the content that it says"):
+    with pytest.raises(UserError, match="its content does not match its hash"):
         read_table(tmp_path / "a.parquet")

@@ -54,7 +54,7 @@ def test_code_deps_are_what_the_stage_reaches(name: str) -> None:
 def test_results_are_in_git_only_where_no_model_runs(name: str) -> None:
     stage = DAG[name].get("do", DAG[name])
     results = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
-    uncached = [result for result in results if isinstance(result, dict) and "cache" in [*result.values()][0]]
+    uncached = [result for result in results if isinstance(result, dict) and "cache" in next(iter(result.values()))]
     assert bool(uncached) == (name in ("measure", "measure-others", "report"))
 
 

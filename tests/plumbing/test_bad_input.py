@@ -44,7 +44,7 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"prune.method": "sparsegpt", "prune.scope": "row"}, ("prune.scope: got 'row'", "sparsegpt has layer")),
     ({"prune.method": "random", "prune.scope": "2:4"}, ("prune.scope: got '2:4'", "random has layer, row")),
     ({"prune.budget": "even"}, ("prune.budget: got 'even', takes uniform, owl or sensitivity",)),
-    ({"prune.budget": "owl"}, ("prune.budget: got 'owl', takes uniform", "with scope global it is uniform")),
+    ({"prune.budget": "owl"}, ("prune.budget: got 'owl', takes uniform", "scope global has only uniform")),
     ({"prune.calibration_tokens": 0}, ("prune.calibration_tokens: got 0, takes a whole number of tokens from 1",)),
     ({"prune.sparsity": -0.1}, ("prune.sparsity: got -0.1, takes a number from 0 to below 1",)),
     ({"prune.sparsity": 1}, ("prune.sparsity: got 1, takes a number from 0 to below 1",)),
@@ -78,10 +78,10 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
         ("compare.variants: got ['compressed_0'], takes a list", "n a whole number"),
     ),
     ({"compare.variants": ["merged_-4"]}, ("compare.variants: got", "'merged_-4' is none of them")),
-    ({"compare.variants": ["merged_2", "merged_2"]}, ("compare.variants: got", "'merged_2' is there twice")),
+    ({"compare.variants": ["merged_2", "merged_2"]}, ("compare.variants: got", "'merged_2' is repeated")),
     ({"compare.variants": "merged_2"}, ("compare.variants: got 'merged_2', takes a list of distinct names",)),
     ({"compare.variants": [4]}, ("compare.variants.0: got 4, takes a list of distinct names",)),
-    ({"compare.variants": ["distilled"]}, ("compare.variants: got 'distilled', and distilled.source is none",)),
+    ({"compare.variants": ["distilled"]}, ("compare.variants: got 'distilled', but distilled.source is none",)),
     ({"compare.calibration_tokens": 1}, ("compare.calibration_tokens: got 1, takes a whole number of tokens from 2",)),
     ({"compare.tied_head_sparsity": 1}, ("compare.tied_head_sparsity: got 1, takes a number from 0 to below 1",)),
     ({"sensitivity.sparsities": []}, ("sensitivity.sparsities: got [], takes a list of numbers",)),
@@ -94,7 +94,7 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"recover.tokens_per_step": 513}, ("recover.tokens_per_step: got 513, takes", "not a multiple of 512")),
     ({"recover.objective": "kl"}, ("recover.objective: got 'kl', takes distill (towards what the original",)),
     ({"frontier.methods": ["obc"]}, ("frontier.methods.0: got 'obc', takes a list of magnitude, wanda",)),
-    ({"frontier.methods": ["wanda", "wanda"]}, ("frontier.methods: got", "'wanda' is there twice")),
+    ({"frontier.methods": ["wanda", "wanda"]}, ("frontier.methods: got", "'wanda' is repeated")),
     ({"frontier.sparsities": [0.5, 0.2]}, ("frontier.sparsities: got [0.5, 0.2], takes", "ascending")),
     ({"frontier.steps": -1}, ("frontier.steps: got -1, takes a whole number from 0",)),
     ({"distilled.source": "pypi"}, ("distilled.source: got 'pypi', takes none, hub, local",)),
@@ -102,7 +102,7 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"model.source": "ftp"}, ("model.source: got 'ftp', takes pypi, hub, local",)),
     ({"text.source": None}, ("text.source: got 'nothing', takes pypi, hub, local",)),
     ({"text.path": "data/none"}, ("text.path: got 'data/none', takes", "for items that are not local")),
-    ({"text.format": "html"}, ("text.format: got 'html', takes plain, hutto-editorials or table",)),
+    ({"text.format": "html"}, ("text.format: got 'html', takes plain (the default), hutto-editorials or table",)),
     ({"text": {**PYPI, "sha256": "abc"}}, ("text.sha256: got 'abc', takes 64 hexadecimal digits",)),
     ({"text": {**PYPI, "file": "../a.whl"}}, ("text.file: got '../a.whl', takes the file name of one wheel",)),
     ({"text": {**PYPI, "member": ["../../etc/passwd"]}}, ("text.member.0: got '../../etc/passwd', takes",)),
@@ -198,7 +198,7 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no config": (remove("config.json"), "mine/model: holds no config.json; give a Hugging Face model folder"),
     "config not JSON": (lambda m: (m / "config.json").write_text("{") and None, "config.json: not JSON"),
     "config not an object": (lambda m: (m / "config.json").write_text("[]") and None, "not a JSON object"),
-    "unknown family": (set_config(model_type="mamba"), "model_type 'mamba' is of no known family (gpt2, llama)"),
+    "unknown family": (set_config(model_type="mamba"), "model_type 'mamba' is not a known family (gpt2, llama)"),
     "quantized": (set_config(quantization_config={"quant_method": "gptq"}), "is quantized; give the model in float32"),
     "no weights": (remove("model.safetensors"), "holds no safetensors"),
     "only pickles": (only_pickles, "holds no safetensors; save the model with safe_serialization first"),
@@ -323,7 +323,7 @@ def cut(content: bytes) -> bytes:
 
 
 DAMAGED: dict[str, tuple[str, str, Callable[[bytes], bytes], str]] = {
-    "base": ("post_ppl", "data/model/model.safetensors", flip, "model.safetensors: damaged, not what SHA256SUMS says"),
+    "base": ("post_ppl", "data/model/model.safetensors", flip, "model.safetensors: damaged, does not match SHA256SUMS"),
     "base cut": ("prune", "data/model/model.safetensors", cut, "model.safetensors: truncated or damaged"),
     "recipe": ("post_ppl", "data/recovered/pruned/recipe.json", flip, "recipe.json: damaged"),
     "recipe cut": ("classify", "data/recovered/pruned/recipe.json", cut, "recipe.json: damaged"),
@@ -342,7 +342,9 @@ def test_damaged_artifacts(
 
 
 def test_artifacts_that_are_not_there(project: Path, run_stage: RunStage) -> None:
-    assert_one_line(run_stage("prune"), 1, "data/model/model.safetensors: not found; `dvc repro download`")
+    assert_one_line(
+        run_stage("prune"), 1, "data/model/model.safetensors: not found; restore it with `dvc repro download`"
+    )
 
 
 def test_another_model_under_the_same_recipe(downloaded: Path, run_stage: RunStage) -> None:
@@ -402,7 +404,11 @@ def test_no_calibration_text(project: Path, run_stage: RunStage) -> None:
 
 
 def test_a_variant_whose_recipe_is_not_there(downloaded: Path, run_stage: RunStage) -> None:
-    assert_one_line(run_stage("compare", "merged_9"), 1, "data/recovered/merged_9/recipe.json: not found; `dvc repro`")
+    assert_one_line(
+        run_stage("compare", "merged_9"),
+        1,
+        "data/recovered/merged_9/recipe.json: not found; restore it with `dvc repro`",
+    )
 
 
 def test_two_recipes_in_one_folder(project: Path, run_stage: RunStage) -> None:

@@ -69,9 +69,7 @@ def test_a_damaged_base_is_refused_by_the_original_too(
         base = tmp_path / file
         shutil.copytree(tiny_folder, base)
         corrupt(base / file)
-        with pytest.raises(
-            UserError, match=r"damaged, does not match SHA256SUMS; `python -m stages\.verify` prints the fix"
-        ):
+        with pytest.raises(UserError, match=r"damaged, does not match SHA256SUMS; `python -m stages\.verify`"):
             load(base, original, CPU)
         (base / file).unlink()
         with pytest.raises(UserError, match=r"damaged, does not match SHA256SUMS|not found|lacks SHA256SUMS"):

@@ -280,7 +280,7 @@ def test_text_that_is_scored_is_not_trained_on(project: Path, run_stage: RunStag
         finished = run_stage(stage)
         assert finished.status == 1
         (line,) = finished.err.splitlines()
-        assert line.startswith(f"error: {stage}: the text has a document under train that is scored, too ('")
+        assert line.startswith(f"error: {stage}: the text has a document under train that is scored as well ('")
 
 
 # Kills.

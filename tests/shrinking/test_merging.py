@@ -18,6 +18,7 @@ from stages.lib.files.hashing import write_sums
 from stages.lib.inference.calibration import calibration_windows
 from stages.lib.inference.loading import Loaded, load
 from stages.lib.recipes.merged import merge
+from stages.lib.recipes.recipe import write_recipe
 from stages.lib.shrinking.activations import pre_activations
 from stages.lib.shrinking.matching import match, standardize
 from stages.lib.shrinking.merging import Merger

@@ -38,7 +38,7 @@ def predict(model: str, measures: Collection[MeasureName], params: "Params") -> 
 
         tables["summarize"] = predict_summaries(loaded, read_rows(DOCUMENTS), params.summarize, params.seed)
     if "classify" in measures:  # the last one, since it may fine-tune the model
-        from stages.lib.evaluation.classification import predict_classes
+        from stages.lib.evaluation.classes import predict_classes
 
         rows = read_rows(REVIEWS, "train"), read_rows(REVIEWS, "test")
         tables["classify"] = predict_classes(loaded, *rows, params.classify, params.seed)
