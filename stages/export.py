@@ -6,7 +6,6 @@ from pathlib import Path
 from stages.lib.files.errors import ParamsError, UserError
 from stages.lib.files.places import DATA, METRICS, MODEL, REPORT, recipe_folder
 from stages.lib.plumbing import command
-from stages.lib.plumbing.params import load_params
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
@@ -26,7 +25,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    params = load_params()
+    params = command.load_params()
     models = ["original", "pruned", *params.compare.variants]
     if arguments.model not in models:
         raise ParamsError(f"--model: got {arguments.model!r}, takes {', '.join(models)}")

@@ -3,11 +3,10 @@
 import argparse
 
 from stages.lib.plumbing import command
-from stages.lib.plumbing.params import load_params
 
 
 def main(arguments: argparse.Namespace) -> None:
-    params = load_params()
+    params = command.load_params()
     from stages.lib.evaluation.predictions import MEASURES, metrics_path, predictions_path, read_predictions
     from stages.lib.figures.definitions import figures_of
     from stages.lib.figures.summary_line import summary_line

@@ -5,11 +5,10 @@ import argparse
 from stages.lib.files.places import MODEL, written_recipe
 from stages.lib.files.writing import new_folder
 from stages.lib.plumbing import command
-from stages.lib.plumbing.params import load_params
 
 
 def main(arguments: argparse.Namespace) -> None:
-    params = load_params()
+    params = command.load_params()
     from stages.lib.pruning.prune import prune
     from stages.lib.weights.checkpoint import Checkpoint
 

@@ -3,12 +3,11 @@
 import argparse
 
 from stages.lib.plumbing import command
-from stages.lib.plumbing.params import load_params
 from stages.lib.recovery.taking_over import recover_or_take_over
 
 
 def main(arguments: argparse.Namespace) -> None:
-    recover_or_take_over(arguments.item, load_params())
+    recover_or_take_over(arguments.item, command.load_params())
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ import argparse
 from stages.lib.files.errors import UserError
 from stages.lib.files.places import METRICS, REPORT, recipe_folder
 from stages.lib.plumbing import command
-from stages.lib.plumbing.params import load_params
 
 
 def main(arguments: argparse.Namespace) -> None:
-    params = load_params()
+    params = command.load_params()
     from stages.lib.files.writing import new_file
     from stages.lib.recipes.masks import Pruned
     from stages.lib.recipes.recipe import read_recipe

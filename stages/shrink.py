@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 from stages.lib.files.places import MODEL, TEXT, VARIANTS, written_recipe
 from stages.lib.files.writing import new_folder
 from stages.lib.plumbing import command
-from stages.lib.plumbing.params import load_params
 
 if TYPE_CHECKING:
     from stages.lib.shrinking.merging import Merger
 
 
 def main(arguments: argparse.Namespace) -> None:
-    params = load_params()
+    params = command.load_params()
     from stages.lib.shrinking.shrink import check_depth, write_variants
     from stages.lib.shrinking.variants import parse_variant
     from stages.lib.weights.checkpoint import Checkpoint

@@ -3,11 +3,10 @@
 import argparse
 
 from stages.lib.plumbing import command
-from stages.lib.plumbing.params import load_params
 
 
 def main(arguments: argparse.Namespace) -> None:
-    params = load_params()
+    params = command.load_params()
     from stages.lib.evaluation.predict import predict
 
     predict(arguments.item, ["summarize"], params)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from stages.lib.files.places import recipe_folder, written_recipe
 from stages.lib.plumbing import command
-from stages.lib.plumbing.params import Params, load_params
 
 if TYPE_CHECKING:
+    from stages.lib.plumbing.params import Params
     from stages.lib.reporting.integrity import Finding
 
 
@@ -26,7 +26,7 @@ def _report(findings: "Iterable[Finding]") -> None:
         sys.exit(1)
 
 
-def _folders(params: Params) -> dict[Path, Path | None]:
+def _folders(params: "Params") -> dict[Path, Path | None]:
     """The recipe of each model, with the metrics of its size."""
     from stages.lib.evaluation.predictions import metrics_path
 
@@ -38,7 +38,7 @@ def _folders(params: Params) -> dict[Path, Path | None]:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    params = load_params()
+    params = command.load_params()
     from stages.lib.reporting.integrity import check_cache, check_locks, check_models, check_pruned, check_workspace
 
     _report(check_locks())

@@ -9,11 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.writing import write_json
 from stages.lib.plumbing import progress
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.params import Params
 
 TIMES = Path("data/times")
 INTERRUPTED = "interrupted; `dvc repro` resumes from here, `dvc checkout` restores the earlier results"
@@ -22,15 +25,15 @@ INTERRUPTED = "interrupted; `dvc repro` resumes from here, `dvc checkout` restor
 def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Parse the command line, call `main`, and leave the process with its exit status.
 
-    A stage that exists once per model or data set has an argument `item` that names it. Statuses: 0 success, 1 the
-    input or the machine is at fault, 2 the params or the command line are, 130 interrupted. Any other exception is
-    a bug of ours and keeps its traceback.
+    A stage that exists once per model or data set has an argument `item` that names it; one that exists once per
+    point of the frontier has `method` and `sparsity`. Statuses: 0 success, 1 the input or the machine is at fault,
+    2 the params or the command line are, 130 interrupted. Any other exception is a bug of ours and keeps its
+    traceback.
     """
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress; for all stages, TQDM_DISABLE=1")
     arguments = parser.parse_args()
-    if "item" in arguments:
-        parts = arguments.item if isinstance(arguments.item, list) else [arguments.item]
-        stage = f"{stage}@{'-'.join(parts)}"
+    items = [vars(arguments)[name] for name in ("item", "method", "sparsity") if name in arguments]
+    stage = "@".join([stage, "-".join(items)]) if items else stage
     started = time.monotonic()
     progress.decide(arguments.quiet)
     interrupts: list[int] = []
@@ -57,6 +60,13 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
             raise
         _fail(stage, line, 1)
     _record(stage, time.monotonic() - started)
+
+
+def load_params() -> "Params":
+    """The checked content of `params.yaml`. Raises ParamsError for a mistake in it."""
+    from stages.lib.plumbing.params import load_params as load  # an interrupt during this import is one line, too
+
+    return load()
 
 
 def _machine_fault(error: Exception) -> str | None:
