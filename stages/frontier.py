@@ -8,7 +8,7 @@ from stages.lib.plumbing import command
 def main(arguments: argparse.Namespace) -> None:
     params = command.load_params()
     from stages.lib.evaluation.frontier import point_name, score_point
-    from stages.lib.evaluation.predictions import FRONTIER, write_predictions
+    from stages.lib.files.predictions import FRONTIER, write_predictions
 
     method, sparsity = arguments.method, arguments.sparsity
     write_predictions(FRONTIER / f"{point_name(method, sparsity)}.parquet", score_point(method, sparsity, params))

@@ -7,9 +7,8 @@ from stages.lib.plumbing import command
 
 def main(arguments: argparse.Namespace) -> None:
     params = command.load_params()
-    from stages.lib.evaluation.predictions import MEASURES, metrics_path, predictions_path, read_predictions
-    from stages.lib.figures.definitions import figures_of
-    from stages.lib.figures.summary_line import summary_line
+    from stages.lib.figures.definitions import figures_of, summary_line
+    from stages.lib.files.predictions import MEASURES, metrics_path, predictions_path, read_predictions
     from stages.lib.files.writing import write_json
 
     model = arguments.item

@@ -3,11 +3,11 @@
 import argparse
 
 from stages.lib.plumbing import command
-from stages.lib.recovery.taking_over import recover_or_take_over
+from stages.lib.recovery.recover import recover_model
 
 
 def main(arguments: argparse.Namespace) -> None:
-    recover_or_take_over(arguments.item, command.load_params())
+    recover_model(arguments.item, command.load_params())
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from stages.lib.plumbing import command
 
 def main(arguments: argparse.Namespace) -> None:
     params = command.load_params()
-    from stages.lib.evaluation.predictions import SENSITIVITY, write_predictions
     from stages.lib.evaluation.sensitivity import score_sensitivity
+    from stages.lib.files.predictions import SENSITIVITY, write_predictions
 
     write_predictions(SENSITIVITY, score_sensitivity(params))
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from stages.lib.files.places import MODEL, TEXT, VARIANTS, written_recipe
+from stages.lib.files.places import MODEL, TEXT, VARIANTS
 from stages.lib.files.writing import new_folder
 from stages.lib.plumbing import command
 
@@ -24,10 +24,10 @@ def main(arguments: argparse.Namespace) -> None:
     def merger() -> "Merger":
         from stages.lib.corpora.unscored import unscored_documents
         from stages.lib.inference.device import set_up
-        from stages.lib.inference.loading import load
+        from stages.lib.inference.loading import load_original
         from stages.lib.shrinking.merging import Merger
 
-        loaded = load(MODEL, written_recipe("original"), set_up(params.compute, params.seed))
+        loaded = load_original(MODEL, set_up(params.compute, params.seed))
         return Merger.gather(loaded, checkpoint, unscored_documents(TEXT), settings.calibration_tokens)
 
     with new_folder(VARIANTS) as folder:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Finished
 
-from stages.lib.evaluation.predictions import predictions_path, read_predictions
+from stages.lib.files.predictions import predictions_path, read_predictions
 
 Measured = Callable[..., dict[str, str]]
 

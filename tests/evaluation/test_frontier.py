@@ -10,13 +10,13 @@ import pytest
 from conftest import Finished, changed_params, write_params
 from repository import Repository, ran
 
-from stages.lib.evaluation.predictions import predictions_path, read_predictions
 from stages.lib.figures.comparison import Comparison
 from stages.lib.figures.definitions import FIGURES, Estimate, figures_of
 from stages.lib.figures.frontier_table import COLUMNS, read_frontier
 from stages.lib.figures.statistics import Interval
+from stages.lib.files.predictions import predictions_path, read_predictions
 from stages.lib.plumbing.settings import Frontier
-from stages.lib.reporting.frontier_plot import draw
+from stages.lib.reporting.pictures import draw_frontier
 from stages.lib.reporting.study import Size
 from stages.lib.reporting.wording import frontier_rows
 
@@ -99,7 +99,7 @@ def test_the_picture(points: pd.DataFrame, tmp_path: Path) -> None:
     )
     sizes = {name: Size(100, 90, 1) for name in models}
     for path in (tmp_path / "one.svg", tmp_path / "other.svg"):
-        draw(points, perplexity, sizes, path)
+        draw_frontier(points, perplexity, sizes, path)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
     comments = (tmp_path / "one.svg").read_text()
     for text in ("wanda, 20 steps of recovery", "original", "merged_2", "effective parameters, millions"):

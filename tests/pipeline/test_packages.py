@@ -8,8 +8,8 @@ from conftest import ROOT
 from imports import LIBRARY, PACKAGES, imported, package_of
 from ruamel.yaml import YAML
 
+from stages.lib.plumbing.items import Section
 from stages.lib.plumbing.params import load_params
-from stages.lib.plumbing.sources import Section
 
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
 SCRIPTS = sorted(path for path in (ROOT / "stages").glob("*.py") if path.name != "__init__.py")
@@ -62,7 +62,7 @@ def test_the_plumbing_touches_no_figure(path: Path) -> None:
 
 
 def test_the_plumbing_has_no_defaults() -> None:
-    for path in (LIBRARY / "plumbing").glob("s*.py"):
+    for path in (LIBRARY / "plumbing").glob("*s.py"):
         for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
             for default in (keyword.value for keyword in call.keywords if keyword.arg == "default"):
                 assert isinstance(default, ast.Constant)

@@ -9,8 +9,8 @@ import torch
 from conftest import CPU, Finished, changed_params, write_params
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stages.lib.evaluation.predictions import metrics_path, predictions_path, read_predictions
 from stages.lib.figures.definitions import BEFORE_RECOVERY
+from stages.lib.files.predictions import metrics_path, predictions_path, read_predictions
 from stages.lib.inference.loading import load
 from stages.lib.plumbing.params import Params
 from stages.lib.pruning.methods import METHODS

@@ -5,8 +5,8 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.lib.plumbing.items import Absent
 from stages.lib.plumbing.params import load_params
-from stages.lib.plumbing.sources import Absent
 from stages.lib.recipes.merged import block_groups
 from stages.lib.shrinking.variants import Variant, parse_variant
 

@@ -1,1 +1,1 @@
-"""Texts: where they come from, and the one form in which every stage reads them."""
+"""Corpora: the one form in which every stage reads a text, and which of its rows are used."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -10,9 +10,20 @@ from stages.lib.corpora.splits import Split
 from stages.lib.files.errors import UserError
 from stages.lib.files.parquet import read_table, write_table
 
+if TYPE_CHECKING:
+    from stages.lib.plumbing.items import Reviews
+
 ROWS = "rows.parquet"
 
 Row = Mapping[str, Any]
+
+CLASSES = ("negative", "positive")
+"""The names of the classes of reviews, if `classes` does not give others."""
+
+
+def class_names(reviews: "Reviews") -> Sequence[str]:
+    """The names of the classes, in the order of their numbers, which are the rows' labels."""
+    return reviews.classes or CLASSES
 
 
 def write_rows(rows: Sequence[Row], folder: Path) -> None:

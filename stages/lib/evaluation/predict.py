@@ -7,11 +7,11 @@ import pandas as pd
 
 from stages.lib.corpora.rows import read_rows
 from stages.lib.evaluation.perplexity import BEFORE_RECOVERY, score
-from stages.lib.evaluation.predictions import MeasureName, predictions_path, write_predictions
 from stages.lib.files.places import DOCUMENTS, MODEL, REVIEWS, TEXT, recipe_folder, written_recipe
+from stages.lib.files.predictions import MeasureName, predictions_path, write_predictions
 from stages.lib.inference.device import Device, set_up
-from stages.lib.inference.loading import load, ready
-from stages.lib.recipes.recipe import materialize, read_recipe, size_of
+from stages.lib.inference.loading import ready
+from stages.lib.recipes.recipe import apply, materialize, read_recipe, size_of
 from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -48,7 +48,12 @@ def predict(model: str, measures: Collection[MeasureName], params: "Params") -> 
 
 def _unrecovered_scores(model: str, device: Device, params: "Params") -> pd.DataFrame | None:
     """The scores of a recovered model before recovery; None if it was not recovered."""
-    if not read_recipe(recipe_folder(model)).recovered:
+    folder, checkpoint = recipe_folder(model), Checkpoint(MODEL)
+    recipe = read_recipe(folder)
+    if not recipe.recovered:
         return None
-    loaded = load(MODEL, written_recipe(model), device)
-    return score(loaded, read_rows(TEXT, "test")["text"].tolist(), params.perplexity)
+    if model == "pruned":  # its method may have changed weights before
+        made = materialize(checkpoint, written_recipe(model))
+    else:
+        made = apply(recipe.unchanged, checkpoint, folder)
+    return score(ready(made, device), read_rows(TEXT, "test")["text"].tolist(), params.perplexity)

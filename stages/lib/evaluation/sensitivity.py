@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from stages.lib.corpora.rows import read_rows
 from stages.lib.evaluation.perplexity import sums
-from stages.lib.files.places import MODEL, TEXT, written_recipe
+from stages.lib.files.places import MODEL, TEXT
 from stages.lib.inference.block_inputs import BlockInputs
 from stages.lib.inference.blockwise import blocks_of
 from stages.lib.inference.device import set_up
 from stages.lib.inference.likelihood import TokenizedText, negative_log_likelihoods, tokenize
-from stages.lib.inference.loading import Loaded, load
+from stages.lib.inference.loading import Loaded, load_original
 from stages.lib.pruning.trial_pruning import restore, zero_smallest
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.families import family_of
@@ -36,7 +36,7 @@ def score_sensitivity(params: "Params") -> pd.DataFrame:
     effective_parameters, and those of `score`. The first point of all has nothing pruned.
     """
     settings = params.sensitivity
-    loaded = load(MODEL, written_recipe("original"), set_up(params.compute, params.seed))
+    loaded = load_original(MODEL, set_up(params.compute, params.seed))
     text = tokenize(loaded.tokenizer, read_rows(TEXT, "test")["text"].tolist()).head(settings.tokens)
     scored = Sensitivity(loaded, Checkpoint(MODEL), text, params.perplexity)
     points = [

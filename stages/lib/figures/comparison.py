@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from stages.lib.evaluation.predictions import MeasureName
 from stages.lib.figures.definitions import Estimate, Figure, columns, items, own_interval, value
 from stages.lib.figures.statistics import (
     Interval,
@@ -18,6 +17,7 @@ from stages.lib.figures.statistics import (
     resampled_ratios,
 )
 from stages.lib.files.errors import UserError
+from stages.lib.files.predictions import MeasureName
 
 REFERENCES = ("original", "pruned")
 

@@ -1,14 +1,14 @@
 """The figures: how each follows from the predictions of a model, with its interval."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from stages.lib.evaluation.predictions import MeasureName
 from stages.lib.figures.statistics import Interval, Values, percentile_interval, resampled_ratios, wilson
+from stages.lib.files.predictions import MeasureName
 from stages.lib.files.writing import significant
 
 BEFORE_RECOVERY = "perplexity_before_recovery"
@@ -107,3 +107,13 @@ def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: 
     if measure == "summarize":
         found["lead_rougeL"] = significant(float(rows["lead_rougeL"].mean()))
     return {**found, "examples": len(rows)}
+
+
+def summary_line(model: str, figures: Mapping[str, float]) -> str:
+    """A model's figures in one line, for the screen; the keys are those of the files under metrics/."""
+    perplexity = figures["perplexity"]
+    return (
+        f"{model}: perplexity {perplexity:{',.2f' if perplexity < 1e6 else '.2e'}}, "
+        f"accuracy {figures['accuracy']:.3f}, ROUGE-L {figures['rougeL']:.3f}, "
+        f"{figures['effective_parameters'] / 1e6:.1f}M effective parameters, {figures['stored_bytes']:,.0f} bytes"
+    )

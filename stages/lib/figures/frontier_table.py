@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from stages.lib.evaluation.predictions import read_predictions
 from stages.lib.figures.definitions import figures_of
 from stages.lib.files.errors import UserError
+from stages.lib.files.predictions import read_predictions
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.settings import Frontier

@@ -11,7 +11,8 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from stages.lib.files.errors import UserError
 from stages.lib.inference.device import Device
 from stages.lib.recipes.kind import Materialized
-from stages.lib.recipes.recipe import materialize
+from stages.lib.recipes.original import Original
+from stages.lib.recipes.recipe import apply, materialize
 from stages.lib.weights.checkpoint import Checkpoint
 
 
@@ -46,6 +47,11 @@ def load(base: Path, recipe: Path, device: Device, keep_masks: bool = False) -> 
     Raises UserError if either is missing or damaged, or the recipe is for another base.
     """
     return ready(materialize(Checkpoint(base), recipe), device, keep_masks)
+
+
+def load_original(base: Path, device: Device) -> Loaded:
+    """Load a base model folder as it is. Raises UserError if it is missing or damaged."""
+    return ready(apply(Original(), Checkpoint(base), base), device)
 
 
 def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loaded:

@@ -7,6 +7,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.lib.files.errors import ParamsError
+from stages.lib.plumbing.items import Distilled, Documents, Model, Reviews, Section, Text
 from stages.lib.plumbing.mistakes import explain
 from stages.lib.plumbing.settings import (
     Classify,
@@ -20,7 +21,6 @@ from stages.lib.plumbing.settings import (
     Statistics,
     Summarize,
 )
-from stages.lib.plumbing.sources import Distilled, Documents, Model, Reviews, Section, Text
 
 PARAMS = Path("params.yaml")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from stages.lib.plumbing.sources import Section
+from stages.lib.plumbing.items import Section
 from stages.lib.pruning.methods import METHODS, resolve_scope
 from stages.lib.recipes.choosing import pattern_of
 from stages.lib.recovery.schedule import TRAINING_WINDOW

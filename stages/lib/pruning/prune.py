@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from stages.lib.files.places import MODEL, TEXT, written_recipe
+from stages.lib.files.places import MODEL, TEXT
 from stages.lib.pruning.budgets import pruned_count, spread_by_importance
 from stages.lib.pruning.method import Method
 from stages.lib.pruning.methods import method_named, resolve_scope
@@ -34,9 +34,9 @@ class Calibration:
     @cached_property
     def loaded(self) -> "Loaded":
         from stages.lib.inference.device import set_up
-        from stages.lib.inference.loading import load
+        from stages.lib.inference.loading import load_original
 
-        return load(MODEL, written_recipe("original"), set_up(self._params.compute, self._params.seed))
+        return load_original(MODEL, set_up(self._params.compute, self._params.seed))
 
     @cached_property
     def windows(self) -> "Sequence[torch.Tensor]":

@@ -10,7 +10,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import folder_bytes
 from stages.lib.files.writing import write_json
 from stages.lib.recipes.changed import Changed, Unchanged, write_changes
-from stages.lib.recipes.kind import Materialized
+from stages.lib.recipes.kind import Kind, Materialized
 from stages.lib.recipes.original import Original
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.families import family_of, read_config
@@ -63,9 +63,13 @@ def materialize(checkpoint: Checkpoint, folder: Path) -> Materialized:
 
     Raises UserError if either is missing or damaged, or the recipe is for another base.
     """
+    return apply(read_recipe(folder), checkpoint, folder)
+
+
+def apply(recipe: Kind, checkpoint: Checkpoint, folder: Path) -> Materialized:
+    """Apply a recipe, with the files beside it in `folder`, to a base checkpoint. Raises as `materialize` does."""
     from safetensors.torch import load_file
 
-    recipe = read_recipe(folder)
     base = recipe.base(checkpoint)
     model = Materialized(base, read_config(base.folder), load_file(base.path))
     recipe.apply(model, folder)

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from stages.lib.recipes.choosing import Scores, choose, pattern_of, spread
 from stages.lib.recipes.kind import Digest
 from stages.lib.recipes.masks import Mask, MaskDigest, Pruned
-from stages.lib.recipes.random_scores import random_scores
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.families import family_of
 
@@ -92,3 +92,11 @@ def scoped_masks(
             by_output = np.moveaxis(scores.reshape(checkpoint.shape(name)), family.input_axis, 1)
             yield name, np.moveaxis(choose(by_output, scope, int(count)), 1, family.input_axis)
             number += 1
+
+
+def random_scores(size: int, seed: int, matrix: int) -> npt.NDArray[np.uint64]:
+    """One number per weight, from the seed and the matrix's number. Shape: (size,).
+
+    The generator's raw output is the same on every machine and in every version of numpy.
+    """
+    return np.random.Philox(key=np.array([seed, matrix], dtype=np.uint64)).random_raw(size)

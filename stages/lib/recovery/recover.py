@@ -5,34 +5,52 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import torch
-
-from stages.lib.corpora.unscored import unscored_documents
-from stages.lib.files.places import MODEL, STATES, TEXT, written_recipe
-from stages.lib.inference.device import set_up
-from stages.lib.inference.loading import load, ready
-from stages.lib.recipes.changed import CHANGES, RECOVERY, Unchanged
-from stages.lib.recipes.recipe import apart, materialize, read_recipe, write_changed
-from stages.lib.recovery.states import Log, state_folder
-from stages.lib.recovery.training import train
-from stages.lib.recovery.training_text import training_windows
-from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.files.places import LOSSES, MODEL, STATES, TEXT, recipe_folder, written_recipe
+from stages.lib.files.writing import new_file, new_folder
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
+    from stages.lib.recovery.states import Log
 
 
-def recover(model: str, params: "Params", folder: Path) -> Log:
+def recover_model(model: str, params: "Params") -> None:
+    """Write the recipe of a model that is measured, and the loss of each step; without steps, copy the recipe.
+
+    Raises as `recover` does.
+    """
+    log: Log = []
+    with new_folder(recipe_folder(model)) as folder:
+        shutil.copytree(written_recipe(model), folder, dirs_exist_ok=True)
+        if params.recover.steps:
+            log = recover(model, params, folder)
+    with new_file(LOSSES / f"{model}.csv") as temporary:
+        rows = [f"{row['step']:.0f},{row['loss']:.6g},{row['learning_rate']:.6g}\n" for row in log]
+        temporary.write_text("".join(["step,loss,learning_rate\n", *rows]), encoding="utf-8")
+
+
+def recover(model: str, params: "Params", folder: Path) -> "Log":
     """Train the model whose recipe is in `folder`, and replace that recipe; the log of the steps.
 
     `model` names the run's saved states. Raises UserError if the text is too short, or training diverges.
     """
+    import torch
+
+    from stages.lib.corpora.unscored import unscored_documents
+    from stages.lib.inference.device import set_up
+    from stages.lib.inference.loading import load_original, ready
+    from stages.lib.recipes.changed import CHANGES, RECOVERY, Unchanged
+    from stages.lib.recipes.recipe import apart, materialize, read_recipe, write_changed
+    from stages.lib.recovery.states import state_folder
+    from stages.lib.recovery.training import train
+    from stages.lib.recovery.training_text import training_windows
+    from stages.lib.weights.checkpoint import Checkpoint
+
     device = replace(set_up(params.compute, params.seed), dtype=torch.float32)
     checkpoint, recipe = Checkpoint(MODEL), read_recipe(folder)
     made = materialize(checkpoint, folder)
     made.weights = apart(made.weights)
     student = ready(made, device)
-    teacher = load(MODEL, written_recipe("original"), device) if params.recover.objective == "distill" else None
+    teacher = load_original(MODEL, device) if params.recover.objective == "distill" else None
     windows = training_windows(student, unscored_documents(TEXT), params.recover, params.seed)
     states = state_folder(STATES, model, recipe, windows, params)
     log = train(student, teacher, windows, params.recover, states)

@@ -3,8 +3,8 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from stages.lib.evaluation.predictions import MEASURES, metrics_path
 from stages.lib.figures.definitions import BEFORE_RECOVERY
+from stages.lib.files.predictions import MEASURES, metrics_path
 from stages.lib.pruning.methods import method_named, resolve_scope
 from stages.lib.shrinking.variants import Method, parse_variant
 

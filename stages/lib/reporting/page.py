@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from stages.lib.corpora.reviews import class_names
-from stages.lib.corpora.rows import read_rows
+from stages.lib.corpora.rows import class_names, read_rows
 from stages.lib.figures.comparison import Tables
 from stages.lib.figures.definitions import Estimate
 from stages.lib.files.places import DOCUMENTS, REPORT, REVIEWS

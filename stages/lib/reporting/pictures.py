@@ -1,10 +1,31 @@
-"""The report's pictures."""
+"""The report's pictures: the cost of each model, the frontier, and sensitivity."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import matplotlib
+import pandas as pd
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+from stages.lib.figures.comparison import Comparison
+from stages.lib.figures.definitions import Estimate
 from stages.lib.files.writing import new_file
-from stages.lib.reporting import cost_plot, frontier_plot, sensitivity_plot
-from stages.lib.reporting.study import Results
+from stages.lib.reporting.study import Results, Size
+from stages.lib.reporting.wording import curve_name
+
+SHOWN = ("perplexity", "accuracy", "rougeL")
+OWN_COLOURS = {"original": "#4477aa", "pruned": "#cc6677"}
+"""Of Tol's palette that colour-blind readers can tell apart; the other models are grey."""
+OTHERS = "#666666"
+PALETTE = ("#cc6677", "#4477aa", "#228833", "#aa8800", "#aa3377", "#66ccee", "#882255")
+"""Of Tol's colours that colour-blind readers can tell apart."""
+WORST_SHOWN = 1000
+"""Perplexities above this many times the original's are drawn at the upper edge, as arrows."""
+COLOUR = "#4477aa"
 
 
 def draw(results: Results, alone: float, folder: Path) -> dict[str, Path]:
@@ -14,9 +35,144 @@ def draw(results: Results, alone: float, folder: Path) -> dict[str, Path]:
     """
     pictures = {name: folder / f"{name}.svg" for name in ("cost", "frontier", "sensitivity")}
     with new_file(pictures["cost"]) as temporary:
-        cost_plot.draw(results.comparisons, results.vocabulary, temporary)
+        draw_cost(results.comparisons, results.vocabulary, temporary)
     with new_file(pictures["frontier"]) as temporary:
-        frontier_plot.draw(results.frontier, results.by_key["perplexity"], results.sizes, temporary)
+        draw_frontier(results.frontier, results.by_key["perplexity"], results.sizes, temporary)
     with new_file(pictures["sensitivity"]) as temporary:
-        sensitivity_plot.draw(results.sensitivity, alone, temporary)
+        draw_sensitivity(results.sensitivity, alone, temporary)
     return pictures
+
+
+def draw_cost(comparisons: Sequence[Comparison], vocabulary: int, path: Path) -> None:
+    """Write an SVG, the same bytes for the same figures: a row per model, a panel per figure.
+
+    Perplexity is on a log scale, next to that of a uniform guess among `vocabulary` tokens.
+    """
+    # Without a salt and with a date, an SVG differs from run to run.
+    matplotlib.rcParams.update({"svg.hashsalt": "cost", "font.size": 9})
+    shown = [comparison for comparison in comparisons if comparison.figure.key in SHOWN]
+    models = list(shown[0].estimates)
+    figure, axes = pyplot.subplots(
+        1, len(shown), figsize=(10, 1.2 + 0.28 * len(models)), layout="constrained", sharey=True
+    )
+    for axis, comparison in zip(axes, shown, strict=True):
+        for row, (model, estimate) in enumerate(comparison.estimates.items()):
+            axis.errorbar(
+                estimate.value, row, xerr=_reach(estimate), fmt="o", capsize=3, color=OWN_COLOURS.get(model, OTHERS)
+            )
+        axis.set_title(f"{comparison.figure.name} ({comparison.figure.better} is better)", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="x", color="#dddddd")
+        axis.set_axisbelow(True)
+        if comparison.figure.key == "perplexity":
+            axis.set_xscale("log")
+            axis.axvline(vocabulary, color="#555555", linestyle=":", linewidth=1, label="uniform guess")
+        if comparison.baseline is not None:
+            axis.axvline(
+                comparison.baseline, color="#555555", linestyle="--", linewidth=1, label=comparison.baseline_name
+            )
+    axes[0].set_yticks(range(len(models)), models)
+    axes[0].invert_yaxis()
+    for axis in axes:
+        axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    figure.savefig(path, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _reach(estimate: Estimate) -> list[list[float]] | None:
+    """The reach of an interval below and above a value."""
+    if estimate.interval is None:
+        return None
+    return [[max(0.0, estimate.value - estimate.interval.low)], [max(0.0, estimate.interval.high - estimate.value)]]
+
+
+def draw_frontier(frontier: pd.DataFrame, perplexity: Comparison, sizes: Mapping[str, Size], path: Path) -> None:
+    """Write an SVG, the same bytes for the same figures."""
+    matplotlib.rcParams.update({"svg.hashsalt": "frontier", "font.size": 9})
+    figure, axis = pyplot.subplots(figsize=(10, 5), layout="constrained")
+    worst = WORST_SHOWN * perplexity.estimates["original"].value
+    colours = dict(zip(frontier["method"].unique(), PALETTE, strict=False))
+    for (method, _), curve in frontier.groupby(["method", "recovery_steps"], sort=False):
+        _curve(axis, curve.sort_values("effective_parameters"), worst, colours[method])
+    for (millions, value), models in _places(perplexity, sizes, worst).items():
+        axis.plot(millions, value, "^" if value == worst else "D", color="black", markersize=5)
+        axis.annotate(
+            "\n".join(models),
+            (millions, value),
+            xytext=(2, -6),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            rotation=35,
+            fontsize=8,
+        )
+    axis.margins(x=0.11, y=0.22)  # room for the models' names, which hang below the curves
+    axis.set(
+        yscale="log",
+        xlabel="effective parameters, millions",
+        ylabel="perplexity (lower is better)",
+        title=f"What is lost at N parameters (▲: beyond {WORST_SHOWN:,} times the original's)",
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(color="#dddddd")
+    axis.set_axisbelow(True)
+    if not frontier.empty:
+        axis.legend(frameon=False, fontsize=8)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _places(perplexity: Comparison, sizes: Mapping[str, Size], worst: float) -> dict[tuple[float, float], list[str]]:
+    """The models by their place in the picture; those that would overlap share one."""
+    places: dict[tuple[float, float], list[str]] = {}
+    for model, estimate in perplexity.estimates.items():
+        place = round(sizes[model].effective_parameters / 1e6), min(estimate.value, worst)
+        places.setdefault(place, []).append(model)
+    return places
+
+
+def _curve(axis: Axes, curve: pd.DataFrame, worst: float, colour: str) -> None:
+    method, steps = str(curve["method"].iloc[0]), int(curve["recovery_steps"].iloc[0])
+    millions = curve["effective_parameters"] / 1e6
+    axis.plot(
+        millions,
+        curve["perplexity"].clip(upper=worst),
+        "o-" if steps else "o--",
+        color=colour,
+        markersize=4,
+        label=curve_name(method, steps),
+    )
+    low, high = (curve[f"perplexity_{end}"].clip(upper=worst) for end in ("low", "high"))
+    axis.fill_between(millions, low, high, color=colour, alpha=0.12)
+
+
+def draw_sensitivity(tables: Mapping[str, pd.DataFrame], alone: float, path: Path) -> None:
+    """Write an SVG of the three tables of sensitivity, the same bytes for the same figures.
+
+    `alone` is the sparsity at which each part was pruned alone.
+    """
+    matplotlib.rcParams.update({"svg.hashsalt": "sensitivity", "font.size": 9})
+    figure, axes = pyplot.subplots(1, 3, figsize=(10, 3.2), layout="constrained", width_ratios=[1, 1, 1.4])
+    sparsities = tables["sparsities"]
+    axes[0].plot(sparsities["sparsity"], sparsities["perplexity"], "o-", color=COLOUR)
+    axes[0].fill_between(
+        sparsities["sparsity"], sparsities["perplexity_low"], sparsities["perplexity_high"], color=COLOUR, alpha=0.2
+    )
+    axes[0].set(yscale="log", xlabel="sparsity", ylabel="perplexity", title="All matrices together")
+    matrices = tables["matrices"]
+    _ratios(axes[1], matrices, [name.split(".")[-1] for name in matrices["matrix"]])
+    axes[1].tick_params(axis="x", rotation=60)
+    axes[1].set(title=f"Each kind of matrix alone, {alone:.0%}", ylabel="perplexity / unpruned")
+    blocks = tables["blocks"]
+    _ratios(axes[2], blocks, list(blocks["block"]))
+    axes[2].set(title=f"Each block alone, {alone:.0%}", xlabel="block")
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _ratios(axis: Axes, table: pd.DataFrame, names: list[str]) -> None:
+    below, above = table["ratio"] - table["ratio_low"], table["ratio_high"] - table["ratio"]
+    axis.errorbar(names, table["ratio"], yerr=[below.clip(0), above.clip(0)], fmt="o", capsize=2, color=COLOUR)
+    axis.axhline(1, color="#555555", linewidth=1, linestyle="--")

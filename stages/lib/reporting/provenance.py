@@ -4,8 +4,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stages.lib.plumbing.items import Absent, Hub, Local, Pypi
     from stages.lib.plumbing.params import Params
-    from stages.lib.plumbing.sources import Absent, Hub, Local, Pypi
 
 WORK = (
     *("prune", "recover", "perplexity", "classify", "summarize"),

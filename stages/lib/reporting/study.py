@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.lib.evaluation.predictions import FRONTIER, SENSITIVITY, MeasureName, predictions_path, read_predictions
 from stages.lib.figures.comparison import REFERENCES, Comparison, Tables, compare
 from stages.lib.figures.definitions import BEFORE_RECOVERY, FIGURES, UNRECOVERED, Estimate, estimate, items
 from stages.lib.figures.frontier_table import read_frontier
 from stages.lib.figures.sensitivity_tables import sensitivity_tables
 from stages.lib.files.places import MODEL
+from stages.lib.files.predictions import FRONTIER, SENSITIVITY, MeasureName, predictions_path, read_predictions
 from stages.lib.files.writing import significant
 from stages.lib.weights.families import read_config
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.lib.corpora import hutto
 from stages.lib.corpora.rows import Row
 from stages.lib.corpora.splits import UNSPLIT, Files, assign_splits
-from stages.lib.corpora.tables import read_table
 from stages.lib.files.errors import UserError
+from stages.lib.sources import hutto
+from stages.lib.sources.tables import read_table
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.sources import Text
+    from stages.lib.plumbing.items import Text
 
 COLUMN = "text"
 """The column of a table, if `columns` does not name another."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 
-from stages.lib.corpora.archive import extract
 from stages.lib.files.errors import ParamsError, UserError
 from stages.lib.files.hashing import sha256
 from stages.lib.files.writing import new_file
+from stages.lib.sources.archive import extract
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.sources import Pypi, PypiModel
+    from stages.lib.plumbing.items import Pypi, PypiModel
 
 STDERR = 2
 DOWNLOADS = Path("data/downloads")

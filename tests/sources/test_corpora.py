@@ -10,16 +10,16 @@ from conftest import changed_params, write_params
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.lib.corpora.docstrings import described_objects
-from stages.lib.corpora.documents import read_documents
-from stages.lib.corpora.hutto import editorials, reviews
-from stages.lib.corpora.reviews import read_reviews
 from stages.lib.corpora.rows import read_rows, write_rows
 from stages.lib.corpora.sampling import draw, shuffled
 from stages.lib.corpora.splits import UNSPLIT, assign_splits
-from stages.lib.corpora.text import read_text
 from stages.lib.files.errors import UserError
 from stages.lib.plumbing.params import Params, load_params
+from stages.lib.sources.docstrings import described_objects
+from stages.lib.sources.documents import read_documents
+from stages.lib.sources.hutto import editorials, reviews
+from stages.lib.sources.reviews import read_reviews
+from stages.lib.sources.text import read_text
 
 
 def params_of(folder: Path, **changes: object) -> Params:

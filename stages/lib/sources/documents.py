@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.lib.corpora.docstrings import described_objects
 from stages.lib.corpora.rows import Row
 from stages.lib.corpora.splits import Files
-from stages.lib.corpora.tables import read_table
 from stages.lib.files.errors import UserError
+from stages.lib.sources.docstrings import described_objects
+from stages.lib.sources.tables import read_table
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.sources import Documents
+    from stages.lib.plumbing.items import Documents
 
 COLUMNS = {"text": "text", "summary": "summary"}
 """The columns of a table, if `columns` does not name others."""

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from conftest import Finished, changed_params, write_params
 
-from stages.lib.corpora.archive import extract
-from stages.lib.corpora.pypi import _requirement
 from stages.lib.files.errors import ParamsError, UserError
+from stages.lib.sources.archive import extract
+from stages.lib.sources.pypi import _requirement
 
 RunStage = Callable[..., Finished]
 WHEEL = "some_texts-1.0-py3-none-any.whl"

@@ -4,28 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.lib.corpora import hutto
-from stages.lib.corpora.rows import Row
+from stages.lib.corpora.rows import Row, class_names
 from stages.lib.corpora.splits import Files, assign_splits
-from stages.lib.corpora.tables import read_table
 from stages.lib.files.errors import UserError
+from stages.lib.sources import hutto
+from stages.lib.sources.tables import read_table
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.sources import Reviews
+    from stages.lib.plumbing.items import Reviews
 
 COLUMNS = {"text": "text", "label": "label"}
 """The columns of a table, if `columns` does not name others."""
-CLASSES = ("negative", "positive")
-"""The names of the classes, if `classes` does not give others."""
 TEST_SHARE = 0.5
 """The share that is scored, if `test_share` does not say."""
 
 Labelled = dict[str, tuple[str, int]]
-
-
-def class_names(item: "Reviews") -> Sequence[str]:
-    """The names of the classes, in the order of their numbers."""
-    return item.classes or CLASSES
 
 
 def read_reviews(item: "Reviews", files: Files, seed: int) -> list[Row]:

@@ -14,7 +14,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import sha256
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.sources import Hub, HubFiles
+    from stages.lib.plumbing.items import Hub, HubFiles
 
 # Weights as safetensors only; pickles and code are not downloaded.
 _MODEL_FILES = [
