@@ -1,11 +1,11 @@
-"""Compare the metrics of a run with those that are committed, within the noise that machines differ by.
+"""Compare the metrics of a run with the committed ones, within the noise between machines.
 
-Counts are exact: masks follow from bit patterns, and so do averages and kept blocks. Sums of float32
-products are not the same on every processor, so log-likelihoods differ in their last digits: perplexity
-and bits per byte may differ by 1e-4 of their value (other kernels on one machine moved them by 5e-6). A
-figure that hangs on such a digit may flip: at most 4 of 800 reviews, and of the 48 summaries, each read
-greedily, as many as move the mean ROUGE by 0.015. An interval moves with its figure. p-values hang on
-single flips, so they are not compared, nor are the differences between the figures that are.
+Counts are exact: masks follow from bit patterns, and so do averages and kept blocks. Sums of float32 products
+differ between processors, so log-likelihoods differ in their last digits: perplexity and bits per byte may differ by
+1e-4 of their value (other kernels on one machine moved them by 5e-6). A prediction that depends on such a digit may
+flip: at most 3 of 600 reviews, and as many of the 32 greedy summaries as move the mean ROUGE by 0.015. An interval
+moves with its figure. p-values depend on single flips, so neither they nor the differences between figures are
+compared.
 """
 
 import io
@@ -62,7 +62,7 @@ def main() -> None:
             right = isinstance(value, float | int) and abs(found[key] - value) <= noise(key, float(value))
             failed |= not right
             print(f"{path} {key}: {found[key]}, committed {value}: {'within noise' if right else 'WRONG'}")
-    print(f"{compared} figures: {same} as committed to the last digit, the others as told above")
+    print(f"{compared} figures: {same} as committed to the last digit, the others as listed above")
     if failed:
         sys.exit("metrics differ from the committed ones by more than the noise between machines")
 

@@ -1,1 +1,1 @@
-"""One module per DVC stage. Each reads like a recipe; what they share is in `stages.lib`."""
+"""One script per DVC stage, and three commands beside them; the library that they share is `stages.lib`."""

@@ -73,5 +73,5 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m stages.download", description=__doc__)
-    parser.add_argument("item", choices=ITEMS, help="what to fetch; its section of params.yaml says from where")
+    parser.add_argument("item", choices=ITEMS, help="the item to fetch from the source in its section of params.yaml")
     command.run("download", main, parser)

@@ -1,4 +1,4 @@
-"""What a module of this repository executes, and the packages of the library that this takes it to."""
+"""The modules that a module imports, directly or not, and the packages of the library that it reaches."""
 
 import ast
 from pathlib import Path

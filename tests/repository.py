@@ -128,9 +128,9 @@ class Repository:
         return process, "".join(lines)
 
     def fix_lock_file(self, output: str) -> None:
-        """Do what `stages.verify` says after a run that stopped, with this output, at a lock file.
+        """Apply the fix that `stages.verify` prints after a run that stopped at a lock file with this output.
 
-        A kill in the moment in which DVC writes `dvc.lock` or its list of locks leaves a beginning of it.
+        A kill while DVC writes `dvc.lock` or its list of locks truncates that file.
         """
         assert "Traceback" not in output, output
         found = self.run("python", "-m", "stages.verify")
@@ -152,7 +152,7 @@ class Repository:
 
 
 def _as_in_a_terminal() -> None:
-    """Heed Ctrl-C, though tests that run in a shell's background are told to ignore it."""
+    """Heed Ctrl-C, although tests that run in a shell's background ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

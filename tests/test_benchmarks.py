@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, changed_params, make_project, prose, tiny_llama, write_jsonl, write_params
-from repository import ENVIRONMENT
+from repository import ENVIRONMENT, Repository
 from transformers import PreTrainedTokenizerFast
 
 pytestmark = pytest.mark.slow
@@ -46,6 +46,13 @@ def test_prune() -> None:
     assert found["pruned"] == "1,703,317 of 7,077,888"
     assert found["pruned_here"] == found["pruned_by_torch"] == 1_703_317
     assert found["differ_elsewhere"] == 0
+
+
+def test_nothing_to_do(finished_repository: Repository, tmp_path: Path) -> None:
+    found = json.loads(
+        run(finished_repository.copy(tmp_path / "copy").folder, "benchmarks.nothing_to_do", "--pairs", "1")
+    )
+    assert found["ratio"] == pytest.approx(found["seconds"] / found["one_stage"], abs=0.05)
 
 
 def test_storage(study: Path) -> None:

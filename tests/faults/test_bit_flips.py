@@ -1,4 +1,4 @@
-"""A flipped bit that no size and no time betrays: it is never used, and what mends it is told."""
+"""A flipped bit that changes neither size nor time: it is never used, and the fix is printed."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def verify(repository: Repository) -> Finished:
 
 
 def assert_fixed(repository: Repository, before: dict[str, str], most: set[str]) -> None:
-    """`stages.verify` names what mends it; that runs no more than the given stages, and all is as it was."""
+    """`stages.verify` prints the fix; it runs no more than the given stages, and restores everything."""
     found = verify(repository)
     assert found.status == 1
     command = found.out.splitlines()[-1].removeprefix("fix it with: ")
@@ -115,7 +115,7 @@ def test_in_the_cache(repository: Repository, name: str) -> None:
 
 
 def in_cache(repository: Repository, name: str) -> Path:
-    """The object of a file that has to be in the workspace no more."""
+    """The object in the cache of a file that need not be in the workspace any more."""
     objects = repository.folder / ".dvc" / "cache" / "files" / "md5"
     lock = YAML(typ="safe", pure=True).load(repository.folder / "dvc.lock")["stages"]
     outs = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}

@@ -40,7 +40,7 @@ def in_a_namespace(script: str, folder: Path) -> Finished:
 def test_the_disk_is_full(
     finished_repository: Repository, tiny_folders: dict[str, Path], tmp_path: Path, room: int
 ) -> None:
-    """With some bytes of room the run dies, wherever that is; with more it goes on and ends as it should."""
+    """With little room the run dies, wherever that is; with more room it resumes and ends as it should."""
     Repository.create(tmp_path / "repository", tiny_folders["llama"])
     for name in ("disk", "warm"):
         (tmp_path / name).mkdir()
@@ -76,7 +76,7 @@ def test_the_disk_is_full(
 
 
 def test_a_read_only_cache(repository: Repository) -> None:
-    """DVC cannot go on without writing to it, and says so; nothing is lost, and it goes on where it can."""
+    """DVC cannot continue without writing to it, and says so; nothing is lost, and it resumes when it can."""
     before = repository.results()
     params = repository.folder / "params.yaml"
     good = params.read_text()

@@ -1,4 +1,4 @@
-"""Two runs at once, and locks and a lock file that a killed run left behind."""
+"""Two runs at once, and the locks and lock file that a killed run leaves behind."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def repository(finished_repository: Repository, tmp_path: Path) -> Repository:
 
 
 def test_two_runs_at_once(repository: Repository) -> None:
-    """The second waits for no one and says why; the first ends undisturbed."""
+    """The second refuses to run and says why; the first finishes undisturbed."""
     before = repository.results()
     first, _ = repository.cold().start("post-ppl")  # cold, so it is still running when the second starts
     second = repository.run("dvc", "repro", "--force", "--single-item", "post-ppl")
@@ -78,7 +78,7 @@ def test_locks_of_a_process_that_never_was(repository: Repository) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
 def test_a_lock_file_that_was_cut_off(repository: Repository, share: float) -> None:
-    """DVC writes `dvc.lock` in place: what a kill leaves of it is told, and nothing is computed again."""
+    """DVC writes `dvc.lock` in place: a truncated one is reported, and no model runs again."""
     before = repository.results()
     lock = repository.folder / "dvc.lock"
     content = lock.read_bytes()
@@ -97,7 +97,7 @@ def test_a_lock_file_that_was_cut_off(repository: Repository, share: float) -> N
 
 @pytest.mark.parametrize("left", ["", '{"write": {'])
 def test_a_list_of_locks_that_was_cut_off(repository: Repository, left: str) -> None:
-    """DVC writes it in place, too, and stops at a beginning or at nothing: that is told, and costs no result."""
+    """DVC writes it in place as well, and refuses a truncated one: that is reported, and no result is lost."""
     before = repository.results()
     (repository.folder / ".dvc" / "tmp" / "rwlock").write_text(left)
     stopped = repository.run("dvc", "repro")

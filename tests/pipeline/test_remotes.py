@@ -1,13 +1,14 @@
 """Sharing through a remote: a folder, and S3 as moto's server speaks it on the loopback."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
-from conftest import Finished
+from conftest import Finished, changed_params, write_params
 from moto.server import ThreadedMotoServer
-from repository import ENVIRONMENT, Repository, ran
+from repository import ALL, ENVIRONMENT, LIGHT, Repository, ran
 
 BUCKET = "team"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -114,6 +115,40 @@ def test_an_experiment_travels_without_a_commit(repository: Repository, tmp_path
     assert ran(receiver.dvc("repro")) == set()
     assert receiver.results() == sender.results()
     assert "sparsity: 0.4" in (receiver.folder / "params.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_two_compute_and_a_third_assembles(repository: Repository, tmp_path: Path) -> None:
+    """No lock is in Git: the run caches that two clones pushed are all that the third has."""
+    undisturbed = repository.results()
+    add_remote(repository, str(tmp_path / "remote"))
+    repository.git("rm", "-rq", "dvc.lock", "metrics", "report")
+    repository.commit("Nothing computed yet")
+    first, second, third = (clone(repository, tmp_path / name) for name in ("first", "second", "third"))
+    done = ran(first.dvc("repro", "classify", "summarize@original", "sensitivity"))
+    done |= ran(second.dvc("repro", "baseline-ppl", "post-ppl", "summarize@pruned", "measure-others"))
+    assert done >= ALL - LIGHT
+    for repository in (first, second):
+        repository.dvc("push", "--run-cache")
+    third.run("dvc", "pull", "--run-cache")  # DVC says that what no lock lists is missing
+    assert ran(third.dvc("repro")) <= LIGHT
+    assert third.results() == undisturbed
+
+
+@pytest.mark.slow
+def test_no_variants_and_an_experiment_outside_the_workspace(repository: Repository, tmp_path: Path) -> None:
+    add_remote(repository, str(tmp_path / "remote"))
+    write_params(repository.folder, changed_params({"compare.variants": []}))
+    repository.dvc("repro")
+    repository.commit("No variants")
+    repository.dvc("push", "--run-cache")
+    repository.dvc("exp", "run", "--temp", "--name", "to-40", "-S", "prune.sparsity=0.4")
+    diff = json.loads(repository.dvc("metrics", "diff", "--json", "HEAD", "to-40"))
+    assert diff["metrics/size/pruned.json"]["pruned_weights"]["new"] == round(0.4 * 18432)
+    colleague = clone(repository, tmp_path / "colleague")
+    colleague.dvc("pull", "--run-cache")
+    assert ran(colleague.dvc("repro")) <= LIGHT
+    assert colleague.run("python", "-m", "stages.verify").status == 0
 
 
 def push(repository: Repository) -> Finished:

@@ -64,7 +64,7 @@ def test_the_table_holds_the_metrics(measured: Path, run_stage: RunStage) -> Non
     assert f"{metric('perplexity/original')['tokens']:,} tokens" in cells(report, "perplexity")[4]
 
 
-def test_it_says_what_it_rests_on(measured: Path, run_stage: RunStage) -> None:
+def test_it_lists_the_settings(measured: Path, run_stage: RunStage) -> None:
     assert run_stage("report").status == 0
     report = Path("report/report.md").read_text()
     assert sha256(Path("data/model/model.safetensors")) in report
@@ -162,14 +162,14 @@ def comparison_of(key: str, **values: float) -> Comparison:
     )
 
 
-def page(rests_on: dict[str, str], **values: float) -> str:
+def page(settings: dict[str, str], **values: float) -> str:
     comparisons = [comparison_of(key, **values) for key in ("perplexity", "bits_per_byte", "accuracy", "rougeL")]
     sizes = dict.fromkeys(values, Size(10, 8, 1))
     frontier = pd.DataFrame(columns=list(COLUMNS))
-    return render(Results(comparisons, sizes, {}, frontier, {}, {"distilled": "Why | not."}, 0.2, 50), rests_on)
+    return render(Results(comparisons, sizes, {}, frontier, {}, {"distilled": "Why | not."}, 0.2, 50), settings)
 
 
-def test_what_it_rests_on_is_escaped() -> None:
+def test_settings_are_escaped() -> None:
     report = page({"cue": "a | b\nc"}, original=1.0, pruned=2.0)
     assert "| cue | a \\| b c |" in report
     assert "| perplexity ↓ | 1.000 [0.500, 1.500] | 2.000 [0.500, 1.500] | +1.000 | 3 items; p = 0.001 |" in report

@@ -1,4 +1,4 @@
-"""`python -m stages.verify` finds every kind of damage, and what it says to run mends it."""
+"""`python -m stages.verify` finds every kind of damage, and the command that it prints fixes it."""
 
 import json
 import os

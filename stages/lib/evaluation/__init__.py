@@ -1,1 +1,1 @@
-"""What a model says of each item: perplexity, classification, summarization, sensitivity."""
+"""Runs of a model on texts: perplexity, classification, summarization, sensitivity, the frontier."""

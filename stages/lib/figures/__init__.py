@@ -1,1 +1,1 @@
-"""What follows from predictions without running a model: measures, intervals and tests."""
+"""Figures, intervals and tests, computed from predictions without running a model."""

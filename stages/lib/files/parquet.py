@@ -1,7 +1,7 @@
 """Parquet files that carry a hash of their content.
 
-Parquet's own checksums cover its pages but not its footer, which says what the pages mean. The SHA-256 of
-names, types and values is therefore kept in the file, and checked against what is read.
+Parquet's own checksums cover its pages but not its footer, which gives them their meaning. The SHA-256 of
+names, types and values is therefore kept in the file, and checked on reading.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Predictions: what a model said of each item, from which all figures, intervals and paired tests follow.
+"""Predictions: a model's output for each item, from which all figures, intervals and paired tests follow.
 
 Each measure has one table per model under `data/predictions`, and its figures beside it under `metrics`.
 """

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Device:
-    """Where and in what precision a model runs."""
+    """The device and the precision in which a model runs."""
 
     device: torch.device
     dtype: torch.dtype

@@ -1,7 +1,9 @@
 """Runs a stage as a command: error lines, exit status, and the time it took."""
 
 import argparse
+import atexit
 import errno
+import gc
 import re
 import resource
 import signal
@@ -35,6 +37,8 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
     items = [vars(arguments)[name] for name in ("item", "method", "sparsity") if name in arguments]
     stage = "@".join([stage, "-".join(items)]) if items else stage
     started = time.monotonic()
+    gc.set_threshold(100_000)  # the libraries' million objects live to the end: neither imports
+    atexit.register(gc.freeze)  # nor the exit need to look through them again and again
     progress.decide(arguments.quiet)
     interrupts: list[int] = []
 

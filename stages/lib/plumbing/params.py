@@ -47,7 +47,7 @@ class Params(Section):
 def load_params(path: Path = PARAMS) -> Params:
     """Read and check the whole file.
 
-    Raises ParamsError, with one line that names the key, what it got and what it takes.
+    Raises ParamsError, with one line that names the key, its value, and the values that it takes.
     """
     try:
         # YAML 1.2 as DVC reads it: 2e-5 is a number, and a key given twice is an error.

@@ -79,7 +79,7 @@ class Recover(Section):
         ge=2, description=f"a whole number of tokens from 2; above {TRAINING_WINDOW}, a multiple of {TRAINING_WINDOW}"
     )
     objective: Literal["distill", "lm"] = Field(
-        description="distill (towards what the original predicts) or lm (towards the text)"
+        description="distill (towards the predictions of the original) or lm (towards the text)"
     )
 
     @field_validator("tokens_per_step")

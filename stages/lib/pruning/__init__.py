@@ -1,1 +1,1 @@
-"""Which weights are pruned: scores, budgets and calibration; one module per method."""
+"""Pruning: scores, budgets and calibration that decide which weights are pruned; one module per method."""

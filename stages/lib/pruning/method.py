@@ -24,7 +24,7 @@ class OnText:
 
 @dataclass(frozen=True)
 class Method:
-    """A pruning method: what `prune.method` in `params.yaml` names."""
+    """A pruning method, named by `prune.method` in `params.yaml`."""
 
     name: str
     scopes: tuple[str, ...]

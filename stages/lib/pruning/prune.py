@@ -100,7 +100,7 @@ def _prune_on_text(
     calibration: Calibration,
     folder: Path,
 ) -> StoredMask:
-    """Prune by a method that reads text; its masks, and the weights that it changes, go into the folder."""
+    """Prune by a method that reads text; its masks, and the weights that it changes, are written into the folder."""
     from stages.lib.pruning.calibrated import calibrated_masks
 
     assert method.on_text is not None

@@ -1,4 +1,4 @@
-"""Another recipe with changed weights: what SparseGPT or training did to them, at one byte per weight.
+"""Another recipe with weights changed by SparseGPT or by training, at one byte per weight.
 
 Weights that were zero stay zero and take no space. Each row's largest change is 127 steps of int8, so a change is
 kept to 0.4 % of its row's largest; vectors (norms, biases) are few and stored as they are. Adding a change to a

@@ -33,7 +33,7 @@ def pattern_of(scope: str) -> tuple[int, int] | None:
 def spread(k: int, sizes: Sequence[int] | Counts) -> Counts:
     """How many elements of each part are pruned, k in total. Shape: (parts,).
 
-    Each number is less than one away from k × size / total, whatever the parts are.
+    Each number is less than one away from k × size / total, for any sizes.
     """
     upto = np.cumsum(np.asarray(sizes, dtype=np.int64))
     total = int(upto[-1])
@@ -45,7 +45,7 @@ def choose(scores: Scores, scope: str, k: int) -> Mask:
     """The mask of the k smallest scores of a matrix: over the whole matrix, or the same share of each row.
 
     Among equal scores the first are chosen. Raises UserError if M of a scope N:M does not divide the number of
-    inputs, and ValueError if k is not what N:M prunes.
+    inputs, and ValueError if N:M does not prune k weights.
     """
     if scope == "layer":
         return smallest_of_rows(scores.reshape(1, -1), np.array([k])).reshape(scores.shape)

@@ -1,4 +1,4 @@
-"""Some blocks of the base only: what `compressed_n` is."""
+"""Only some blocks of the base (`compressed_n`)."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal

@@ -22,7 +22,7 @@ Digest: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 @dataclass
 class Materialized:
-    """A model without a model class: what its Hugging Face folder would hold."""
+    """A model without a model class: the content of its Hugging Face folder."""
 
     checkpoint: Checkpoint
     """Where the weights come from; its folder has the tokenizer and everything else that no recipe changes."""

@@ -1,4 +1,4 @@
-"""Masks of pruned weights: their digest, and what all kinds of recipe that hold one have in common."""
+"""Masks of pruned weights: their digest, and the common part of all kinds of recipe that hold one."""
 
 import hashlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Merged feed-forwards: what `merged_n` is. The permutations are stored, the averages follow from them and the base.
+"""Merged feed-forwards (`merged_n`): permutations are stored, the averages follow from them and the base.
 
 A block's neurons may be reordered without changing what the block computes, so equal neurons of two blocks need not
 be in the same place. The neurons of each block in a group are first put in the order of the group's first block
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PERMUTATIONS = "permutations.safetensors"
 
 Permutation = npt.NDArray[np.uint16]
-"""Which of a block's neurons goes to each place. Shape: (neurons,)."""
+"""For each place, the number of the neuron that is moved there. Shape: (neurons,)."""
 Permutations = Mapping[int, Permutation]
 """By block; a group's first block, which stays as it is, has none."""
 

@@ -1,7 +1,7 @@
 """Finds damage in a workspace and its cache, by hashing everything again.
 
-DVC trusts a file whose size and time have not changed. A flipped bit changes neither, so DVC is asked without its
-memory of earlier hashes, cached objects are checked against their names, and recipes against what they produce.
+DVC trusts a file whose size and time have not changed. A flipped bit changes neither, so DVC is run without its
+memory of earlier hashes, cached objects are checked against their names, and recipes against their models.
 """
 
 import hashlib

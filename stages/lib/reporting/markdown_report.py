@@ -18,7 +18,7 @@ from stages.lib.reporting.wording import (
 )
 
 
-def render(results: Results, rests_on: Mapping[str, str]) -> str:
+def render(results: Results, settings: Mapping[str, str]) -> str:
     """The whole report as Markdown."""
     return "\n".join(
         [
@@ -28,9 +28,9 @@ def render(results: Results, rests_on: Mapping[str, str]) -> str:
             "",
             *_pair(results),
             "",
-            "Brackets hold 95 % intervals: Wilson's for accuracy, otherwise a bootstrap over the items; those of a",
-            "difference are paired, over the same items. p is McNemar's for accuracy, otherwise that of the paired",
-            "bootstrap. ROUGE scores only what a model adds after document and cue.",
+            "Brackets hold 95 % intervals: Wilson's for accuracy, a bootstrap over the items otherwise; those of",
+            "differences are paired, over the same items. p is McNemar's for accuracy, and that of the paired",
+            "bootstrap otherwise. ROUGE scores only the text that a model adds after document and cue.",
             "",
             "![Perplexity, accuracy and ROUGE-L of all models](cost.svg)",
             "",
@@ -43,15 +43,15 @@ def render(results: Results, rests_on: Mapping[str, str]) -> str:
             "![Perplexity by effective parameters](frontier.svg)",
             "",
             *_frontier(results),
-            "## Where it hurts",
+            "## Sensitivity",
             "",
             "![Perplexity by sparsity, by kind of matrix and by block](sensitivity.svg)",
             "",
-            "## What this rests on",
+            "## Settings, hashes and versions",
             "",
             "| | |",
             "|---|---|",
-            *[f"| {_escape(name)} | {_escape(value)} |" for name, value in rests_on.items()],
+            *[f"| {_escape(name)} | {_escape(value)} |" for name, value in settings.items()],
             "",
         ]
     )

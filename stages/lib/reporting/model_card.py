@@ -57,7 +57,8 @@ def _made(model: str, params: "Params") -> str:
     if model == "pruned":
         scope = resolve_scope(params.prune.method, params.prune.scope)
         where = _WHERE.get(scope, f"by the pattern {scope}")
-        made = f"{method_named(params.prune.method).summary} {where} are zero."
+        method = method_named(params.prune.method)
+        made = f"{method.summary} {where} are zero ({method.source})."
     else:
         variant = parse_variant(model)
         made = _VARIANTS[variant.method].format(n=variant.n)

@@ -57,7 +57,7 @@ class Row:
 class Run:
     """The settings of a run, and its machine."""
 
-    rests_on: Mapping[str, str]
+    settings: Mapping[str, str]
     machine: str
     times: Mapping[str, Mapping[str, float]]
     """By stage: `seconds` and `peak_resident_mb`."""
@@ -100,7 +100,7 @@ def write_page(
     results: Results,
     tables: Tables,
     pictures: Mapping[str, Path],
-    rests_on: Mapping[str, str],
+    settings: Mapping[str, str],
     params: "Params",
     times: Path,
 ) -> None:
@@ -109,7 +109,7 @@ def write_page(
     classes = class_names(params.reviews)
     flips = flipped_reviews(read_rows(REVIEWS), original["classify"], pruned["classify"], classes)
     pairs = summary_pairs(read_rows(DOCUMENTS), original["summarize"], pruned["summarize"])
-    run = Run(rests_on, describe_machine(), read_times(times))
+    run = Run(settings, describe_machine(), read_times(times))
     with new_file(REPORT / "index.html") as temporary:
         temporary.write_text(render(results, flips, pairs, pictures, run), encoding="utf-8")
 

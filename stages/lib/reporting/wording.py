@@ -70,21 +70,22 @@ def notes(results: Results) -> list[str]:
             + (
                 "This recovery is too short for them."
                 if results.unrecovered
-                else "They are not trained after the operation, and without that it destroys them; the published study "
-                "fine-tuned them first, and its figures measure that training."
+                else "They are not trained afterwards, and without training the operation destroys them; the published "
+                "study fine-tuned its models before measuring them, except the pruned one."
             )
         )
     if any(model.startswith("merged_") for model in models):
         found.append(
             "`merged_n`: every block of a group of n uses the group's average feed-forward, as the published text "
-            "says. `merged_n-anchor`: only the group's first block does, as its notebook did."
+            "says. `merged_n-anchor`: only the group's first block uses it, as in the published notebook."
         )
     if any(model.startswith("compressed_") for model in models):
-        found.append("`compressed_n`: of each n blocks the first is kept, with its attention.")
+        found.append("`compressed_n`: of each n consecutive blocks only the first is kept, with its attention.")
     if "pruned-tied-head" in models:
         found.append(
-            "`pruned-tied-head`: what the published Pruned_104M really was. The smallest weights of the tied head, "
-            "the token embedding, are zero, and no block is touched; `pruned` is what its text describes."
+            "`pruned-tied-head`: the model that the published Pruned_104M really was. The smallest weights of the tied "
+            "head, which is the token embedding, are zero, and no block is touched; `pruned` is the model that the "
+            "published text describes."
         )
     return found
 

@@ -60,7 +60,7 @@ def _docstrings(tree: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _description(lines: list[str]) -> str:
-    """Paragraphs up to the first section, without directives and what is indented below them."""
+    """Paragraphs up to the first section, without directives and their indented blocks."""
     paragraphs: list[list[str]] = [[]]
     in_directive = False
     for number, line in enumerate(lines):
