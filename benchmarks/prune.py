@@ -27,7 +27,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from stages.lib.files.hashing import write_sums
 from stages.lib.pruning.selection import select
-from stages.lib.recipes.magnitude import MagnitudePruned, magnitude_masks
+from stages.lib.recipes.magnitude import MagnitudePruned, Threshold, magnitude_masks
 from stages.lib.weights.checkpoint import WEIGHTS, Checkpoint
 from stages.lib.weights.families import prunable_weights
 
@@ -109,10 +109,11 @@ def compare_masks(folder: Path, k: int, torch_masks: Path) -> dict[str, int]:
     """Where the two sides' masks differ: at ties of the threshold's magnitude, and elsewhere."""
     checkpoint = Checkpoint(folder)
     recipe = MagnitudePruned.at(checkpoint, "blocks", select(checkpoint, prunable_weights(folder), k))
-    bound = np.float32(recipe.threshold.value)
+    threshold = Threshold(int(recipe.threshold_bits, 16), recipe.ties)
+    bound = np.float32(threshold.value)
     counts = {"pruned_here": 0, "pruned_by_torch": 0, "ties": 0, "differ_at_ties": 0, "differ_elsewhere": 0}
     with np.load(torch_masks) as masks:
-        for name, mask in magnitude_masks(checkpoint, prunable_weights(folder), recipe.threshold):
+        for name, mask in magnitude_masks(checkpoint, prunable_weights(folder), threshold):
             peer = masks[name].ravel()
             tie = np.abs(checkpoint.raw(name)) == bound
             differ = mask.ravel() != peer

@@ -19,7 +19,6 @@ import pyarrow as pa
 from safetensors.torch import save
 from tqdm import tqdm
 
-from stages.lib.files.hashing import folder_bytes
 from stages.lib.files.places import MODEL, written_recipe
 from stages.lib.plumbing.params import Params, load_params
 from stages.lib.pruning.prune import prune
@@ -47,7 +46,7 @@ def zstd_bytes(content: bytes) -> int:
 
 def measure(setting: str, checkpoint: Checkpoint, recipe: Path) -> Stored:
     dense = save(materialize(checkpoint, recipe).weights)
-    return Stored(setting, folder_bytes(recipe), len(dense), zstd_bytes(dense))
+    return Stored(setting, sum(file.stat().st_size for file in recipe.iterdir()), len(dense), zstd_bytes(dense))
 
 
 def settings(

@@ -27,7 +27,7 @@ def test_two_runs_at_once(repository: Repository) -> None:
     second = repository.run("dvc", "repro", "--force", "--single-item", "post-ppl")
     assert second.status != 0
     (line,) = [line for line in second.err.splitlines() if line.startswith("ERROR")]
-    assert "data/predictions/size/pruned.parquet' is busy, it is being blocked by:" in line
+    assert "pruned.parquet' is busy, it is being blocked by:" in line
     assert "Traceback" not in second.err
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 0, output

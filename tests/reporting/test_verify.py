@@ -139,13 +139,17 @@ def test_metrics_that_the_weights_contradict(repository: Repository) -> None:
     assert f"says effective_parameters 7, the weights say {counts['effective_parameters']}" in found.out
 
 
-@pytest.mark.parametrize("content", [None, b"", b"stages: [", b"\xff"])
-def test_no_lock(repository: Repository, content: bytes | None) -> None:
-    lock = repository.folder / "dvc.lock"
-    lock.unlink()
-    if content is not None:
-        lock.write_bytes(content)
+def test_no_lock(repository: Repository) -> None:
+    (repository.folder / "dvc.lock").unlink()
+    assert verify(repository) == Finished(1, "", "error: verify: dvc.lock: not found; run `dvc repro`\n")
+
+
+@pytest.mark.parametrize("content", [b"", b"stages: [", b"\xff"])
+def test_a_lock_that_cannot_be_read(repository: Repository, content: bytes) -> None:
+    (repository.folder / "dvc.lock").write_bytes(content)
     found = verify(repository)
-    assert (found.status, found.out) == (1, "")
-    (line,) = found.err.splitlines()
-    assert line.startswith("error: verify: dvc.lock: ")
+    assert (found.status, found.err) == (1, "")
+    assert found.out.splitlines() == [
+        "dvc.lock was truncated, by a full disk or a crash",
+        "fix it with: rm -rf dvc.lock && dvc repro",
+    ]

@@ -43,11 +43,6 @@ def checked_sums(folder: Path) -> dict[str, str]:
     return found
 
 
-def folder_bytes(folder: Path) -> int:
-    """The total size of the files in a folder without subfolders."""
-    return sum(file.stat().st_size for file in folder.iterdir())
-
-
 def _sums(folder: Path) -> dict[str, str]:
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {name: sha256(path) for name, path in files.items() if name != SUMS}

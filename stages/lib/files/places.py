@@ -10,7 +10,8 @@ REVIEWS = DATA / "reviews"
 DOCUMENTS = DATA / "documents"
 VARIANTS = DATA / "variants"
 STATES = DATA / "checkpoints"
-LOSSES = DATA / "losses"
+LOSSES = "losses.csv"
+"""The loss of each step of recovery: it may lie beside any recipe, and is no part of it."""
 METRICS = Path("metrics")
 REPORT = Path("report")
 

@@ -52,6 +52,7 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
         main(arguments)
         if interrupts:  # Python drops an exception raised in a weakref's callback
             raise KeyboardInterrupt
+        _record(stage, time.monotonic() - started)
     except KeyboardInterrupt:
         _fail(stage, INTERRUPTED, 130)
     except Exception as error:
@@ -63,7 +64,6 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
         if line is None:
             raise
         _fail(stage, line, 1)
-    _record(stage, time.monotonic() - started)
 
 
 def load_params() -> "Params":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from pydantic import Field, TypeAdapter, ValidationError
 
 from stages.lib.files.errors import UserError
-from stages.lib.files.hashing import folder_bytes
+from stages.lib.files.places import LOSSES
 from stages.lib.files.writing import write_json
 from stages.lib.recipes.changed import Changed, Unchanged, write_changes
 from stages.lib.recipes.kind import Kind, Materialized
@@ -47,7 +47,7 @@ def read_recipe(folder: Path) -> Recipe:
             f"{path}: damaged ({where}: {first['msg']}); `python -m stages.verify` prints the fix"
         ) from None
     expected = {RECIPE, *recipe.files}
-    found = {file.name for file in folder.iterdir()}
+    found = {file.name for file in folder.iterdir()} - {LOSSES}
     if found - expected:
         raise UserError(
             f"{folder}: holds {min(found - expected)} beside a recipe of kind {recipe.kind}; "
@@ -99,13 +99,16 @@ def size_of(model: Materialized, folder: Path) -> dict[str, int]:
     import torch
 
     prunable = family_of(model.checkpoint.folder).prunable(model.config)
-    original = isinstance(read_recipe(folder), Original)
+    recipe = read_recipe(folder)
+    stored = [folder / name for name in (RECIPE, *recipe.files)]
+    if isinstance(recipe, Original):
+        stored = [model.checkpoint.path]
     return {
         "total_parameters": sum(weight.numel() for weight in model.weights.values()),
         "effective_parameters": sum(int(torch.count_nonzero(weight)) for weight in model.weights.values()),
         "prunable_weights": sum(model.weights[name].numel() for name in prunable),
         "pruned_weights": sum(int(torch.count_nonzero(model.masks[name])) for name in prunable if name in model.masks),
-        "stored_bytes": model.checkpoint.path.stat().st_size if original else folder_bytes(folder),
+        "stored_bytes": sum(path.stat().st_size for path in stored),
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from stages.lib.files.places import LOSSES, MODEL, STATES, TEXT, recipe_folder, written_recipe
-from stages.lib.files.writing import new_file, new_folder
+from stages.lib.files.writing import new_folder
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
@@ -23,9 +23,8 @@ def recover_model(model: str, params: "Params") -> None:
         shutil.copytree(written_recipe(model), folder, dirs_exist_ok=True)
         if params.recover.steps:
             log = recover(model, params, folder)
-    with new_file(LOSSES / f"{model}.csv") as temporary:
         rows = [f"{row['step']:.0f},{row['loss']:.6g},{row['learning_rate']:.6g}\n" for row in log]
-        temporary.write_text("".join(["step,loss,learning_rate\n", *rows]), encoding="utf-8")
+        (folder / LOSSES).write_text("".join(["step,loss,learning_rate\n", *rows]), encoding="utf-8")
 
 
 def recover(model: str, params: "Params", folder: Path) -> "Log":

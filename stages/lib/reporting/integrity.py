@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ def check_locks() -> Iterator[Finding]:
 
 def check_cache() -> Iterator[Finding]:
     """Every object in DVC's cache against the MD5 that is its name."""
-    cache = Path(_dvc("cache", "dir").strip())
+    cache = Path(_dvc("cache", "dir").stdout.strip())
     cache = cache.relative_to(Path.cwd()) if cache.is_relative_to(Path.cwd()) else cache
     objects = sorted(path for path in (cache / "files" / "md5").glob("??/*") if path.is_file())
     for path in tqdm(objects, unit="object", desc="cache"):
@@ -65,8 +65,16 @@ def check_cache() -> Iterator[Finding]:
 
 def check_workspace() -> Iterator[Finding]:
     """Every output and input of every stage, and its settings, against dvc.lock."""
-    changes: dict[str, list[Any]] = json.loads(_dvc("status", "--json"))
-    parts = [(stage, part) for stage, found in changes.items() for part in found if isinstance(part, dict)]
+    status = _dvc("status", "--json")
+    if status.returncode:
+        yield Finding(f"{LOCK} was truncated, by a full disk or a crash", LOCK)
+        return
+    changes: dict[str, list[Any]] = json.loads(status.stdout)
+    found = {stage: [part for part in parts if isinstance(part, dict)] for stage, parts in changes.items()}
+    unlisted = [stage for stage, parts in found.items() if _unlisted(parts)]
+    for stage in unlisted:
+        yield Finding(f"{LOCK} does not list {stage}")
+    parts = [(stage, part) for stage in found if stage not in unlisted for part in found[stage]]
     wrong = set()
     for _, part in parts:
         for path, state in part.get("changed outs", {}).items():
@@ -84,15 +92,17 @@ def check_workspace() -> Iterator[Finding]:
                     yield Finding(f"{name} has changed since {stage} last ran")
 
 
-def _dvc(*arguments: str) -> str:
-    """The output of a DVC command that remembers no hashes."""
+def _unlisted(parts: Sequence[dict[str, Any]]) -> bool:
+    """Whether the lock has no entry of a stage, as after a kill that truncated it: its params are then new."""
+    return any(part.get("changed deps", {}).get("params.yaml") == "new" for part in parts)
+
+
+def _dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a DVC command that remembers no hashes."""
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         command = [sys.executable, "-m", "dvc", *arguments]
         environment = {**os.environ, "DVC_SITE_CACHE_DIR": folder}
-        finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if finished.returncode:
-        raise UserError(f"{LOCK}: truncated or damaged; fix it with: rm {LOCK} && dvc repro")
-    return finished.stdout
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def check_models(folders: Mapping[Path, Path | None]) -> Iterator[Finding]:
