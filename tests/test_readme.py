@@ -1,16 +1,53 @@
-"""The README against what it speaks of: the committed report, the files, the commands."""
+"""README and docs against the repository: reports, files, links, commands and settings."""
 
 import re
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from conftest import ROOT
+from imports import PACKAGES
+from pydantic import BaseModel
+from ruamel.yaml import YAML
 
-from stages.lib.plumbing.params import load_params
+from stages.lib.plumbing.params import Params, load_params
 from stages.lib.reporting.wording import frontier_rows
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-REPORT = (ROOT / "report" / "report.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("*/README.md"))]
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return FENCED.sub("", read(page))
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+README = read(ROOT / "README.md")
+REPORT = read(ROOT / "report" / "report.md")
+
+
+def models_in(report: str) -> str:
+    """A report's table of all models."""
+    return report.split("## All models\n\n")[1].split("\n\n", maxsplit=1)[0]
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_it_links_every_page() -> None:
+    for page in DOCS.glob("*.md"):
+        assert f"](docs/{page.name})" in README, page.name
 
 
 def test_the_table_is_the_committed_reports() -> None:
@@ -19,35 +56,36 @@ def test_the_table_is_the_committed_reports() -> None:
     assert table in README
 
 
-def test_all_models_are_the_committed_reports() -> None:
-    table = REPORT.split("## All models\n\n")[1].split("\n\n")[0]
-    assert table.startswith("|  | parameters | effective | stored, bytes | perplexity")
-    assert table in README
-
-
 def test_the_answer_is_the_committed_reports() -> None:
     assert REPORT.split("\n\n")[1] in README
 
 
+def test_all_models_are_the_committed_reports() -> None:
+    table = models_in(REPORT)
+    assert table.startswith("|  | parameters | effective | stored, bytes | perplexity")
+    assert table in read(DOCS / "methods.md")
+
+
 def test_the_recovered_models_are_those_of_the_kept_run() -> None:
-    kept = ROOT / "docs" / "recovered"
-    report = (kept / "report" / "report.md").read_text(encoding="utf-8")
-    table = report.split("## All models\n\n")[1].split("\n\n")[0]
+    kept = DOCS / "recovered"
+    table = models_in(read(kept / "report" / "report.md"))
     assert "| perplexity before recovery ↓ |" in table
-    assert table in README
-    assert (kept / "params.yaml").read_bytes() == (ROOT / "studies" / "recovered.yaml").read_bytes()
+    assert table in read(DOCS / "recovery.md")
+
+
+def test_the_recovered_study_has_the_settings_of_the_kept_run() -> None:
+    assert load_params(DOCS / "recovered" / "params.yaml") == load_params(ROOT / "studies" / "recovered.yaml")
 
 
 def test_the_frontier_is_that_of_the_kept_run() -> None:
-    kept = ROOT / "docs" / "frontier"
-    report = (kept / "report" / "report.md").read_text(encoding="utf-8")
+    kept = DOCS / "frontier"
+    report = read(kept / "report" / "report.md")
     table = report.split("![Perplexity by effective parameters](frontier.svg)\n\n")[1].split("\n\n")[0]
-    assert table in README
     assert table.startswith("| sparsity | effective | magnitude ↓ | magnitude, 20 steps of recovery ↓ |")
-    params = load_params(kept / "params.yaml")
+    assert table in read(DOCS / "methods.md")
     assert read_cells(table) == frontier_rows(pd.read_csv(kept / "metrics" / "frontier.csv"))
-    others = load_params(ROOT / "studies" / "recovered.yaml")  # whose models are the picture's points
-    assert params.model_copy(update={"frontier": others.frontier}) == others
+    params, others = load_params(kept / "params.yaml"), load_params(DOCS / "recovered" / "params.yaml")
+    assert params.model_copy(update={"frontier": others.frontier}) == others  # whose models are the picture's points
 
 
 def read_cells(table: str) -> list[list[str]]:
@@ -55,9 +93,19 @@ def read_cells(table: str) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in (head, *rows)]
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
-def test_links_lead_somewhere(target: str) -> None:
-    assert (ROOT / target).exists()
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", prose(page)):
+        path, _, anchor = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a page's headings have on GitHub."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_two_commands_set_everything_up() -> None:
@@ -66,12 +114,40 @@ def test_two_commands_set_everything_up() -> None:
     assert tests.endswith("pip install -r requirements-dev.txt && python -m pytest")
 
 
-def test_the_settings_it_names_exist() -> None:
-    params = load_params(ROOT / "params.yaml")
-    for key in ("compute.device", "compute.dtype", "perplexity.context", "perplexity.stride", "prune.sparsity"):
-        assert key in README
-        section, name = key.split(".")
-        assert hasattr(getattr(params, section), name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_settings_it_names_exist(page: Path) -> None:
+    """Keys in code; those of sections with several schemas are checked in the YAML that is shown."""
+    schemas: dict[str, Any] = {name: field.annotation for name, field in Params.model_fields.items()}
+    fields = {
+        name: schema.model_fields
+        for name, schema in schemas.items()
+        if isinstance(schema, type) and issubclass(schema, BaseModel)
+    }
+    code = [*re.findall(r"`([^`\n]+)`", prose(page)), *(text for _, text in FENCED.findall(read(page)))]
+    named = re.findall(rf"(?<![\w/.])({'|'.join(fields)})\.(?!py\b)([a-z_]+)", "\n".join(code))
+    assert named or page != ROOT / "README.md"
+    for section, key in named:
+        assert key in fields[section], f"{section}.{key}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_settings_it_shows_are_valid(page: Path) -> None:
+    yaml = YAML(typ="safe", pure=True)
+    for text in (text for language, text in FENCED.findall(read(page)) if language == "yaml"):
+        params = yaml.load(read(ROOT / "params.yaml"))
+        for section, content in yaml.load(text).items():
+            params[section] = content if "source" in content else params[section] | content
+        Params.model_validate(params)
+
+
+def test_contributing_lists_the_packages_in_their_order() -> None:
+    assert re.findall(r"^\| \[`(\w+)`\]", read(ROOT / "CONTRIBUTING.md"), re.MULTILINE) == PACKAGES
+
+
+def test_contributing_lists_the_edits_that_are_tested() -> None:
+    tested = re.findall(r'^    "(stages/[\w/.]+)": ', read(ROOT / "tests" / "pipeline" / "test_dag.py"), re.MULTILINE)
+    assert tested
+    assert re.findall(r"^\| `(stages/[\w/.]+)` \|", read(ROOT / "CONTRIBUTING.md"), re.MULTILINE) == tested
 
 
 @pytest.mark.parametrize(
