@@ -96,8 +96,10 @@ def _described(figure: Figure, rows: pd.DataFrame) -> tuple[str, float | None, s
     if figure.measure == "perplexity":
         unit = "documents" if "document" in rows else "windows"
         return f"{int(rows['tokens'].sum()):,} tokens in {len(rows)} {unit}", None, ""
-    if figure.measure == "classify":
+    if figure.key == "accuracy":
         return f"{len(rows):,} reviews", rows["label"].value_counts(normalize=True).max(), "most frequent class"
+    if figure.measure == "classify":
+        return f"{len(rows):,} reviews", None, ""
     return f"{len(rows)} documents", float(rows[f"lead_{figure.key}"].mean()), "first sentence"
 
 
