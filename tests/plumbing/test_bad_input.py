@@ -92,7 +92,7 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"recover.learning_rate": 0}, ("recover.learning_rate: got 0, takes a number above 0",)),
     ({"recover.tokens_per_step": 1}, ("recover.tokens_per_step: got 1, takes a whole number of tokens from 2",)),
     ({"recover.tokens_per_step": 513}, ("recover.tokens_per_step: got 513, takes", "not a multiple of 512")),
-    ({"recover.objective": "kl"}, ("recover.objective: got 'kl', takes distill (towards what the original",)),
+    ({"recover.objective": "kl"}, ("recover.objective: got 'kl', takes distill (towards the predictions of",)),
     ({"frontier.methods": ["obc"]}, ("frontier.methods.0: got 'obc', takes a list of magnitude, wanda",)),
     ({"frontier.methods": ["wanda", "wanda"]}, ("frontier.methods: got", "'wanda' is repeated")),
     ({"frontier.sparsities": [0.5, 0.2]}, ("frontier.sparsities: got [0.5, 0.2], takes", "ascending")),
