@@ -3,7 +3,7 @@
 Counts are exact: masks follow from bit patterns, and so do averages and kept blocks. Sums of float32 products
 differ between processors, so log-likelihoods differ in their last digits: perplexity and bits per byte may differ by
 1e-4 of their value (other kernels on one machine moved them by 5e-6). A prediction that depends on such a digit may
-flip: at most 3 of 600 reviews, and as many of the 32 greedy summaries as move the mean ROUGE by 0.015. An interval
+flip: at most 2 of 500 reviews, and as many of the 32 greedy summaries as move the mean ROUGE by 0.015. An interval
 moves with its figure. p-values depend on single flips, so neither they nor the differences between figures are
 compared.
 """
