@@ -133,6 +133,7 @@ def test_it_is_deterministic_and_learns(tiny_folder: Path, original: Path, tmp_p
         log = train(model, teacher, training_windows(model, DOCUMENTS, chosen, 0), chosen, tmp_path / name)
         runs.append((log, [weight.clone() for weight in model.model.parameters()]))
     assert runs[0][0] == runs[1][0]
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == ["step-30", "step-40"]  # the newest two
     assert all(torch.equal(one, other) for one, other in zip(runs[0][1], runs[1][1], strict=True))
     losses = [row["loss"] for row in runs[0][0]]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])

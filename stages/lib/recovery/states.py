@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,6 +17,9 @@ from stages.lib.files.writing import new_folder
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
     from stages.lib.recipes.recipe import Recipe
+
+KEPT = 2
+"""The saved states that are kept, the newest ones: each is three times as large as the model."""
 
 Log: TypeAlias = list[dict[str, float]]
 """Each step's number, loss and learning rate."""
@@ -36,12 +40,13 @@ def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Opti
         save_file(_tensors(model, optimizer), state / "state.safetensors")
         (state / "log.json").write_text(json.dumps(log), encoding="utf-8")
         write_sums(state)
+    for old in _newest_first(folder)[KEPT:]:
+        shutil.rmtree(old)
 
 
 def newest_state(folder: Path) -> Path | None:
     """The newest undamaged state in a folder, if there is one."""
-    states = sorted(folder.glob("step-*"), key=lambda path: -int(path.name.removeprefix("step-")))
-    for state in states:
+    for state in _newest_first(folder):
         try:
             checked_sums(state)
         except UserError:
@@ -61,6 +66,10 @@ def load_state(state: Path, model: torch.nn.Module, optimizer: torch.optim.Optim
         }
     log: Log = json.loads((state / "log.json").read_text(encoding="utf-8"))
     return log
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), key=lambda path: -int(path.name.removeprefix("step-")))
 
 
 def _tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
