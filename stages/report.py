@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
     for name, table in csv_tables(results).items():
         with new_file(METRICS / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
-    pins = provenance(params, recipe.base_sha256, recipe.digest[0])
+    pins = provenance(params, recipe.base_sha256, recipe.mask_sha256)
     write_page(results, tables, draw(results, params.sensitivity.alone, REPORT), pins, params, command.TIMES)
     text = render(results, pins)
     with new_file(REPORT / "report.md") as temporary:

@@ -1,1 +1,1 @@
-"""Corpora: the one form in which every stage reads a text, and which of its rows are used."""
+"""The common form of all texts, and the selection of the rows that are used."""

@@ -24,8 +24,9 @@ def predict(model: str, measures: Collection[MeasureName], params: "Params") -> 
     Raises UserError if model or data are missing or damaged, or a setting does not fit them.
     """
     device, tables = set_up(params.compute, params.seed), {}
-    unrecovered = _unrecovered_scores(model, device, params) if "perplexity" in measures else None
-    made = materialize(Checkpoint(MODEL), recipe_folder(model))
+    checkpoint = Checkpoint(MODEL)  # hashed once
+    unrecovered = _unrecovered_scores(model, checkpoint, device, params) if "perplexity" in measures else None
+    made = materialize(checkpoint, recipe_folder(model))
     if "size" in measures:  # before fine-tuning, which may change the weights
         tables["size"] = pd.DataFrame([size_of(made, recipe_folder(model))])
     loaded = ready(made, device, keep_masks="classify" in measures and params.classify.mode == "all")
@@ -46,9 +47,9 @@ def predict(model: str, measures: Collection[MeasureName], params: "Params") -> 
         write_predictions(predictions_path(measure, model), tables[measure])
 
 
-def _unrecovered_scores(model: str, device: Device, params: "Params") -> pd.DataFrame | None:
+def _unrecovered_scores(model: str, checkpoint: Checkpoint, device: Device, params: "Params") -> pd.DataFrame | None:
     """The scores of a recovered model before recovery; None if it was not recovered."""
-    folder, checkpoint = recipe_folder(model), Checkpoint(MODEL)
+    folder = recipe_folder(model)
     recipe = read_recipe(folder)
     if not recipe.recovered:
         return None

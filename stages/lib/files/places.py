@@ -1,4 +1,4 @@
-"""Where the pipeline keeps things: the folders that stages hand to each other."""
+"""The paths of the folders that stages pass to each other."""
 
 from pathlib import Path
 

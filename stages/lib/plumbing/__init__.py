@@ -1,1 +1,1 @@
-"""How a command runs: command line, params.yaml, progress, undo. No result depends on it."""
+"""Command line, params.yaml, progress and error lines. No result depends on this package."""

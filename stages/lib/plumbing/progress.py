@@ -1,4 +1,4 @@
-"""Whether progress is shown: on a terminal, unless the user asks for silence."""
+"""Shows progress on a terminal, unless the user asks for silence."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What a pruning method has to provide."""
+"""The interface of a pruning method."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What every kind of recipe has: the base it is for, the files beside it, and how it is applied.
+"""The interface of all kinds of recipe: the base, the files beside `recipe.json`, and the application.
 
 A recipe is a folder with a `recipe.json` and, for some kinds, one more file. It names the SHA-256 of its base
 and of its result, so it is refused on any other base, and a wrong result is never used. The one exception is the

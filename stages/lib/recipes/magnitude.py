@@ -47,9 +47,7 @@ class MagnitudePruned(Pruned):
     @classmethod
     def at(cls, checkpoint: Checkpoint, part: Part, threshold: Threshold) -> "MagnitudePruned":
         """The recipe that prunes a part of a base below a threshold; computes its masks' digest."""
-        digest = MaskDigest()
-        for _, mask in magnitude_masks(checkpoint, weights_in(part, checkpoint.folder), threshold):
-            digest.add(mask)
+        digest = MaskDigest.of(magnitude_masks(checkpoint, weights_in(part, checkpoint.folder), threshold))
         return cls(
             base_sha256=checkpoint.sha256,
             part=part,
@@ -58,10 +56,6 @@ class MagnitudePruned(Pruned):
             pruned=digest.pruned,
             mask_sha256=digest.hexdigest(),
         )
-
-    @property
-    def digest(self) -> tuple[str, int]:
-        return self.mask_sha256, self.pruned
 
     def masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
         threshold = Threshold(bits=int(self.threshold_bits, 16), ties=self.ties)

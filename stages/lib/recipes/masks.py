@@ -1,14 +1,15 @@
 """Masks of pruned weights: their digest, and the common part of all kinds of recipe that hold one."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from stages.lib.files.errors import UserError
-from stages.lib.recipes.kind import Materialized, OverBase
+from stages.lib.recipes.kind import Digest, Materialized, OverBase
 from stages.lib.weights.checkpoint import Checkpoint
 
 Mask = npt.NDArray[np.bool_]
@@ -22,6 +23,14 @@ class MaskDigest:
         self._hash = hashlib.sha256()
         self.pruned = 0
         """How many weights the masks so far prune."""
+
+    @classmethod
+    def of(cls, masks: Iterable[tuple[str, Mask]]) -> "MaskDigest":
+        """The digest of named masks, one after the other."""
+        digest = cls()
+        for _, mask in masks:
+            digest.add(mask)
+        return digest
 
     def add(self, mask: Mask) -> npt.NDArray[np.uint8]:
         """Add one more mask; returns its packed bits."""
@@ -37,10 +46,11 @@ class MaskDigest:
 class Pruned(OverBase):
     """A recipe that sets the weights of a mask to zero."""
 
-    @property
-    def digest(self) -> tuple[str, int]:
-        """The SHA-256 of the masks, and how many weights they prune."""
-        raise NotImplementedError
+    if TYPE_CHECKING:  # in each kind, the digest as a field, in its place in `recipe.json`
+        mask_sha256: Digest
+
+        @property
+        def pruned(self) -> int: ...
 
     def masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
         """The mask of each pruned tensor of the base, in state-dict order."""
@@ -55,7 +65,7 @@ class Pruned(OverBase):
         for name, mask in self.masks(checkpoint, folder):
             digest.add(mask)
             yield name, mask
-        if (digest.hexdigest(), digest.pruned) != self.digest:
+        if (digest.hexdigest(), digest.pruned) != (self.mask_sha256, self.pruned):
             raise UserError(f"{folder}: the mask is not the recipe's; `python -m stages.verify` prints the fix")
 
     def apply(self, model: Materialized, folder: Path) -> None:

@@ -48,9 +48,7 @@ class ScopedMask(Pruned):
 
         Raises UserError if M of a scope N:M does not divide a matrix's inputs.
         """
-        digest = MaskDigest()
-        for _, mask in scoped_masks(checkpoint, method, scope, block_counts, seed):
-            digest.add(mask)
+        digest = MaskDigest.of(scoped_masks(checkpoint, method, scope, block_counts, seed))
         return cls(
             base_sha256=checkpoint.sha256,
             method=method,
@@ -63,10 +61,6 @@ class ScopedMask(Pruned):
     @property
     def pruned(self) -> int:
         return sum(self.pruned_by_block)
-
-    @property
-    def digest(self) -> tuple[str, int]:
-        return self.mask_sha256, self.pruned
 
     def masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
         return scoped_masks(checkpoint, self.method, self.scope, self.pruned_by_block, self.seed)

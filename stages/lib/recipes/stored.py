@@ -55,10 +55,6 @@ class StoredMask(Pruned):
             mask_sha256=digest.hexdigest(),
         )
 
-    @property
-    def digest(self) -> tuple[str, int]:
-        return self.mask_sha256, self.pruned
-
     def masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
         shapes = [(name, checkpoint.shape(name)) for name in prunable_weights(checkpoint.folder)]
         return read_masks(folder, shapes, self.compressed)

@@ -1,4 +1,4 @@
-"""How long recovery trains, and at which learning rate."""
+"""The windows in each step of recovery, and its learning rate."""
 
 import math
 from typing import TYPE_CHECKING

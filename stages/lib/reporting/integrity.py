@@ -126,5 +126,5 @@ def check_pruned(folder: Path, settings: "Prune") -> Iterator[Finding]:
     """The number of weights that a recipe prunes against the number that params.yaml asks for."""
     recipe, checkpoint = read_recipe(folder).unchanged, Checkpoint(MODEL)
     wanted = pruned_count(settings, sum(map(checkpoint.size, prunable_weights(MODEL))))
-    if not isinstance(recipe, Pruned) or recipe.digest[1] != wanted:
+    if not isinstance(recipe, Pruned) or recipe.pruned != wanted:
         yield Finding(f"{folder} does not prune the {wanted} weights that params.yaml asks for", folder)

@@ -1,1 +1,1 @@
-"""Sources: where models and texts come from, and how a text is brought into its one form."""
+"""Sources of models and texts, and the conversion of texts into their common form."""

@@ -1,4 +1,4 @@
-"""The known model families, and which one a model folder belongs to."""
+"""The known model families, and the lookup of a model folder's family."""
 
 import json
 from pathlib import Path
