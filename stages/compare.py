@@ -8,7 +8,7 @@ from stages.lib.plumbing import command
 def main(arguments: argparse.Namespace) -> None:
     params = command.load_params()
     from stages.lib.evaluation.predict import predict
-    from stages.lib.files.predictions import MEASURES
+    from stages.lib.files.places import MEASURES
 
     predict(arguments.item, MEASURES, params)
 

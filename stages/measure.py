@@ -8,13 +8,14 @@ from stages.lib.plumbing import command
 def main(arguments: argparse.Namespace) -> None:
     params = command.load_params()
     from stages.lib.figures.definitions import figures_of, summary_line
-    from stages.lib.files.predictions import MEASURES, metrics_path, predictions_path, read_predictions
+    from stages.lib.files.parquet import read_table
+    from stages.lib.files.places import MEASURES, metrics_path, predictions_path
     from stages.lib.files.writing import write_json
 
     model = arguments.item
     figures: dict[str, float] = {}
     for measure in MEASURES:
-        table = read_predictions(predictions_path(measure, model))
+        table = read_table(predictions_path(measure, model))
         found = figures_of(measure, table, params.statistics.resamples, params.seed)
         write_json(metrics_path(measure, model), found)
         figures |= found

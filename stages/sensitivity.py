@@ -8,9 +8,10 @@ from stages.lib.plumbing import command
 def main(arguments: argparse.Namespace) -> None:
     params = command.load_params()
     from stages.lib.evaluation.sensitivity import score_sensitivity
-    from stages.lib.files.predictions import SENSITIVITY, write_predictions
+    from stages.lib.files.parquet import write_table
+    from stages.lib.files.places import SENSITIVITY
 
-    write_predictions(SENSITIVITY, score_sensitivity(params))
+    write_table(score_sensitivity(params), SENSITIVITY)
 
 
 if __name__ == "__main__":

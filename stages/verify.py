@@ -28,7 +28,7 @@ def _report(findings: "Iterable[Finding]") -> None:
 
 def _folders(params: "Params") -> dict[Path, Path | None]:
     """The recipe of each model, with the metrics of its size."""
-    from stages.lib.files.predictions import metrics_path
+    from stages.lib.files.places import metrics_path
 
     models = ("original", "pruned", *params.compare.variants)
     before: dict[Path, Path | None] = {}

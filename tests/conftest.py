@@ -188,7 +188,7 @@ def tiny_folder(request: pytest.FixtureRequest, tiny_folders: dict[str, Path]) -
 def magnitude_recipe(base: Path, k: int, part: Part = "blocks") -> MagnitudePruned:
     """The recipe that prunes the k smallest magnitudes of a part of a base."""
     checkpoint = Checkpoint(base)
-    return MagnitudePruned.at(checkpoint, part, select(checkpoint, weights_in(part, base), k))
+    return MagnitudePruned.at(checkpoint, part, select(checkpoint, weights_in(part, checkpoint), k))
 
 
 @pytest.fixture

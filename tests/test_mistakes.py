@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import Finished
 
-from stages.lib.files.predictions import predictions_path, read_predictions
+from stages.lib.files.parquet import read_table
+from stages.lib.files.places import predictions_path
 
 Measured = Callable[..., dict[str, str]]
 
@@ -71,7 +72,7 @@ def test_the_prompt_is_scored_only_by_mistake(measured: Measured) -> None:
 def test_a_pad_is_read_only_by_mistake(measured: Measured, run_stage: Callable[..., Finished]) -> None:
     found = measured("pad_position", "--model", "original")
     assert run_stage("classify", "original").status == 0
-    accuracy = read_predictions(predictions_path("classify", "original"))["right"].mean()
+    accuracy = read_table(predictions_path("classify", "original"))["right"].mean()
     assert number(found["as here"], r"accuracy ([\d.]+)") == pytest.approx(accuracy, abs=1e-4)
     assert found["as published"] != found["as here"]
 

@@ -31,7 +31,6 @@ from stages.lib.plumbing.params import Params, load_params
 from stages.lib.pruning.calibrated import calibrated_masks
 from stages.lib.pruning.methods import method_named
 from stages.lib.reporting.exporting import export
-from stages.lib.weights.families import family_of, prunable_weights, read_config
 
 ORIGINAL = written_recipe("original")
 
@@ -54,13 +53,12 @@ class Side:
 
 def ours(params: Params, windows: Sequence[torch.Tensor], method: str, scope: str) -> tuple[float, Loaded]:
     loaded = load(MODEL, ORIGINAL, set_up(params.compute, params.seed))
-    family = family_of(MODEL)
-    depth = family.depth(read_config(MODEL))
-    half = sum(loaded.model.get_parameter(family.weight(0, matrix)).numel() for matrix in family.matrices) // 2
+    checkpoint = loaded.checkpoint
+    half = sum(map(checkpoint.size, checkpoint.family.weights([0]))) // 2
     on_text = method_named(method).on_text
     assert on_text is not None
     started = time.monotonic()
-    for _ in calibrated_masks(loaded, family, windows, [half] * depth, on_text, scope):
+    for _ in calibrated_masks(loaded, windows, [half] * checkpoint.depth, on_text, scope):
         pass
     return time.monotonic() - started, loaded
 
@@ -79,7 +77,9 @@ def theirs(peer: str, folder: Path, method: str, structure: str, params: Params)
 def side(seconds: float, loaded: Loaded, params: Params) -> Side:
     scores = score(loaded, read_rows(TEXT, "test")["text"].tolist(), params.perplexity)
     perplexity = figures_of("perplexity", scores, params.statistics.resamples, params.seed)["perplexity"]
-    return Side(seconds, perplexity, {name: loaded.model.get_parameter(name).data for name in prunable_weights(MODEL)})
+    return Side(
+        seconds, perplexity, {name: loaded.model.get_parameter(name).data for name in loaded.checkpoint.prunable}
+    )
 
 
 def main() -> None:

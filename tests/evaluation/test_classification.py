@@ -14,13 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from transformers import AutoModel
 
-from stages.lib.evaluation.classes import predict_classes
-from stages.lib.evaluation.classification import features, fit_head, last_states, tokenize
+from stages.lib.evaluation.classification import features, fit_head, last_states, predict_classes, tokenize
 from stages.lib.evaluation.finetuning import fine_tune
 from stages.lib.files.errors import UserError
 from stages.lib.inference.batches import by_length, last_real, pad, positions
 from stages.lib.inference.loading import Loaded, load
-from stages.lib.plumbing.settings import Classify
+from stages.lib.plumbing.params import Classify
 from stages.lib.recipes.recipe import write_recipe
 
 TEXTS = [prose(words, words) for words in (9, 3, 14, 1, 7)]

@@ -12,10 +12,11 @@ from repository import Repository, ran
 
 from stages.lib.figures.comparison import Comparison
 from stages.lib.figures.definitions import FIGURES, Estimate, figures_of
-from stages.lib.figures.frontier_table import COLUMNS, read_frontier
 from stages.lib.figures.statistics import Interval
-from stages.lib.files.predictions import predictions_path, read_predictions
-from stages.lib.plumbing.settings import Frontier
+from stages.lib.figures.tables import COLUMNS, read_frontier
+from stages.lib.files.parquet import read_table
+from stages.lib.files.places import predictions_path
+from stages.lib.plumbing.params import Frontier
 from stages.lib.reporting.pictures import draw_frontier
 from stages.lib.reporting.study import Size
 from stages.lib.reporting.wording import frontier_rows
@@ -35,8 +36,8 @@ def test_a_point_is_what_the_stages_measure(project: Path, run_stage: RunStage, 
         assert finished.status == 0, finished.err
     settings = Frontier(methods=[method], sparsities=[0.6], steps=3)
     points = read_frontier(Path("data/predictions/frontier"), settings, 100, 0)
-    measured = figures_of("perplexity", read_predictions(predictions_path("perplexity", "pruned")), 100, 0)
-    size = read_predictions(predictions_path("size", "pruned")).iloc[0]
+    measured = figures_of("perplexity", read_table(predictions_path("perplexity", "pruned")), 100, 0)
+    size = read_table(predictions_path("size", "pruned")).iloc[0]
     assert points["recovery_steps"].tolist() == [0, 3]
     assert points["effective_parameters"].tolist()[1] == size["effective_parameters"]
     assert points["perplexity"].tolist() == [measured["perplexity_before_recovery"], measured["perplexity"]]
@@ -99,10 +100,10 @@ def test_the_picture(points: pd.DataFrame, tmp_path: Path) -> None:
         FIGURES[0], {name: Estimate(value, Interval(1, 2)) for name, value in models.items()}, {}, 3, "3 items"
     )
     sizes = {name: Size(100, 90, 1) for name in models}
-    for path in (tmp_path / "one.svg", tmp_path / "other.svg"):
-        draw_frontier(points, perplexity, sizes, path)
-    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
-    comments = (tmp_path / "one.svg").read_text()
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        draw_frontier(points, perplexity, sizes, folder / "frontier.svg")
+    assert (tmp_path / "one/frontier.svg").read_bytes() == (tmp_path / "other/frontier.svg").read_bytes()
+    comments = (tmp_path / "one/frontier.svg").read_text()
     for text in ("wanda, 20 steps of recovery", "original", "merged_2", "effective parameters, millions"):
         assert f"<!-- {text} -->" in comments
     ElementTree.parse(tmp_path / "one.svg")

@@ -11,15 +11,15 @@ from conftest import CPU, TINY, magnitude_recipe, prose
 from transformers import PreTrainedTokenizerFast
 
 from stages.lib.evaluation.sensitivity import Sensitivity
-from stages.lib.figures.sensitivity_tables import sensitivity_tables
+from stages.lib.figures.tables import sensitivity_tables
 from stages.lib.files.hashing import write_sums
-from stages.lib.inference.block_inputs import BlockInputs
+from stages.lib.inference.blockwise import BlockInputs
 from stages.lib.inference.likelihood import TokenizedText, negative_log_likelihoods, tokenize
 from stages.lib.inference.loading import Loaded, load
-from stages.lib.plumbing.settings import Perplexity
+from stages.lib.plumbing.params import Perplexity
 from stages.lib.recipes.recipe import write_recipe
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import family_of, prunable_weights
+from stages.lib.weights.families import family_of
 
 SETTINGS = Perplexity(context=32, stride=16, batch_size=3)
 DEPTH = 4
@@ -46,8 +46,8 @@ def text(loaded: Loaded) -> TokenizedText:
 
 
 @pytest.fixture
-def sensitivity(loaded: Loaded, folder: Path, text: TokenizedText) -> Sensitivity:
-    return Sensitivity(loaded, Checkpoint(folder), text, SETTINGS)
+def sensitivity(loaded: Loaded, text: TokenizedText) -> Sensitivity:
+    return Sensitivity(loaded, text, SETTINGS)
 
 
 def points_of(sensitivity: Sensitivity, *scores: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
@@ -78,7 +78,7 @@ def test_points_by_sparsity(
     sensitivity: Sensitivity, folder: Path, original: Path, text: TokenizedText, tmp_path: Path
 ) -> None:
     points = points_of(sensitivity, *sensitivity.by_sparsity([0, 0.2, 0.7]))["sparsities"]
-    prunable = sum(Checkpoint(folder).size(name) for name in prunable_weights(folder))
+    prunable = sum(Checkpoint(folder).size(name) for name in Checkpoint(folder).prunable)
     for point in points:
         k = round(point["sparsity"] * prunable)
         recipe = tmp_path / f"recipe-{k}"
@@ -98,7 +98,7 @@ def test_points_by_matrix(sensitivity: Sensitivity, folder: Path, original: Path
     points = points_of(sensitivity, *sensitivity.by_matrix(0.5))["matrices"]
     assert [point["matrix"] for point in points] == list(family.matrices)
     for point in points:
-        names = [name for name in prunable_weights(folder) if f".{point['matrix']}." in name]
+        names = [name for name in Checkpoint(folder).prunable if f".{point['matrix']}." in name]
         assert len(names) == DEPTH
         pruned = zeroed(folder, original, names, 0.5)
         assert point["perplexity"] == pytest.approx(perplexity_of(pruned, text), rel=2e-5)
@@ -109,7 +109,7 @@ def test_points_by_block(sensitivity: Sensitivity, folder: Path, original: Path,
     points = points_of(sensitivity, *sensitivity.by_block(0.5))["blocks"]
     assert [point["block"] for point in points] == list(range(DEPTH))
     for point in points:
-        names = [name for name in prunable_weights(folder) if f".{point['block']}." in name]
+        names = [name for name in Checkpoint(folder).prunable if f".{point['block']}." in name]
         pruned = zeroed(folder, original, names, 0.5)
         assert point["perplexity"] == pytest.approx(perplexity_of(pruned, text), rel=2e-5)
     assert len({point["perplexity"] for point in points}) == DEPTH

@@ -12,7 +12,7 @@ from stages.lib.evaluation.rouge import KINDS, Rouge
 from stages.lib.evaluation.summarization import lead_sentence, prompts, summarize
 from stages.lib.files.errors import UserError
 from stages.lib.inference.loading import Loaded, load
-from stages.lib.plumbing.settings import Summarize
+from stages.lib.plumbing.params import Summarize
 
 DOCUMENTS = [prose(words, words) for words in (12, 4, 30, 9)]
 

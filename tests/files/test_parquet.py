@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,14 +21,7 @@ ROWS = st.lists(
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, float]]) -> None:
     path = tmp_path_factory.mktemp("table") / "a.parquet"
     text, whole, real = ([row[column] for row in rows] for column in range(3))
-    table = pa.table(
-        {
-            "text": pa.array(text, pa.string()),
-            "whole": pa.array(whole, pa.int64()),
-            "real": pa.array(real, pa.float32()),
-        }
-    )
-    write_table(table, path)
+    write_table(pd.DataFrame({"text": text, "whole": whole, "real": np.array(real, dtype=np.float32)}), path)
     read = read_table(path)
     assert read["text"].tolist() == text
     assert read["whole"].tolist() == whole
@@ -38,14 +30,14 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[s
 
 def test_a_long_table(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": np.arange(2 * ROWS_AT_ONCE + 5), "b": 0.5})
-    write_table(pa.Table.from_pandas(frame, preserve_index=False), tmp_path / "a.parquet")
+    write_table(frame, tmp_path / "a.parquet")
     pd.testing.assert_frame_equal(read_table(tmp_path / "a.parquet"), frame)
 
 
 def test_every_bit_flip_is_refused_or_harmless(tmp_path: Path) -> None:
     frame = pd.DataFrame({"document": list("abcdef"), "tokens": range(6), "nll": np.linspace(0, 3, 6)})
     path = tmp_path / "a.parquet"
-    write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
+    write_table(frame, path)
     content, refused = path.read_bytes(), 0
     generator = np.random.default_rng(0)
     places = generator.permutation(len(content) * 8)[:3000]

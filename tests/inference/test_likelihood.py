@@ -20,7 +20,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.inference import likelihood
 from stages.lib.inference.likelihood import SEPARATOR, tokenize, windows
 from stages.lib.inference.loading import Loaded, load
-from stages.lib.plumbing.settings import Perplexity
+from stages.lib.plumbing.params import Perplexity
 
 DOCUMENTS = [prose(200, 1), prose(150, 2), "🦜 naïve — 東京\n", prose(90, 3)]
 

@@ -95,7 +95,7 @@ DOWNLOADS = {stage for stage in ALL if stage.startswith("download")}
 EDITS: dict[str, set[str]] = {
     "stages/lib/plumbing/mistakes.py": set(),
     "stages/lib/plumbing/command.py": set(),
-    "stages/lib/plumbing/settings.py": set(),
+    "stages/lib/plumbing/params.py": set(),
     "stages/lib/reporting/wording.py": {"report"},
     "stages/lib/figures/statistics.py": {*MEASURED, "report"},
     "stages/lib/evaluation/summarization.py": {*EVALUATED, "sensitivity"},

@@ -20,7 +20,7 @@ from stages.lib.pruning.methods import method_named
 from stages.lib.pruning.sparsegpt import input_products, sparsegpt_mask
 from stages.lib.recipes.choosing import spread
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import family_of, prunable_weights
+from stages.lib.weights.families import family_of
 
 Matrix = npt.NDArray[np.float64]
 
@@ -92,7 +92,7 @@ def naive(
 ) -> dict[str, tuple[Matrix, Matrix]]:
     """Each tensor's mask and what becomes of it: block by block, the model as it is by then."""
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    names = prunable_weights(folder)
+    names = Checkpoint(folder).prunable
     found = {}
     for block, k in enumerate(block_counts):
         inside = [name for name in names if f".{block}." in name]
@@ -118,12 +118,12 @@ def test_a_model_is_pruned_by_the_formula(tiny_folder: Path, original: Path, met
     loaded = load(tiny_folder, original, CPU)
     texts = windows(loaded)
     assert [text.shape for text in texts] == [(1, 128), (1, 128), (1, 44)]
-    size = sum(loaded.model.get_parameter(name).numel() for name in prunable_weights(tiny_folder)) // 2
+    size = sum(loaded.model.get_parameter(name).numel() for name in Checkpoint(tiny_folder).prunable) // 2
     counts = [size // 3, size // 4]
     expected = naive(method, tiny_folder, texts, counts)
     scope = {"wanda": "row", "sparsegpt": "layer"}[method]
-    found = dict(calibrated_masks(loaded, family_of(tiny_folder), texts, counts, on_text(method), scope))
-    assert list(found) == prunable_weights(tiny_folder)
+    found = dict(calibrated_masks(loaded, texts, counts, on_text(method), scope))
+    assert list(found) == Checkpoint(tiny_folder).prunable
     assert sum(int(mask.sum()) for mask in found.values()) == sum(counts)
     for name, mask in found.items():
         np.testing.assert_array_equal(mask, expected[name][0])
@@ -160,9 +160,9 @@ def test_sparsegpt_on_an_input_that_is_never_there() -> None:
 @pytest.mark.parametrize(("method", "scope"), [("wanda", "row"), ("wanda", "layer"), ("sparsegpt", "layer")])
 def test_exactly_k(tiny_folder: Path, original: Path, method: str, scope: str, share: float) -> None:
     loaded, family = load(tiny_folder, original, CPU), family_of(tiny_folder)
-    total = sum(loaded.model.get_parameter(name).numel() for name in prunable_weights(tiny_folder))
+    total = sum(loaded.model.get_parameter(name).numel() for name in Checkpoint(tiny_folder).prunable)
     counts = spread(round(share * total), [total // 2] * 2)
-    masks = dict(calibrated_masks(loaded, family, windows(loaded, 40), counts, on_text(method), scope))
+    masks = dict(calibrated_masks(loaded, windows(loaded, 40), counts, on_text(method), scope))
     assert sum(int(mask.sum()) for mask in masks.values()) == round(share * total)
     for mask in masks.values():
         assert abs(mask.sum() - share * mask.size) < 2
@@ -175,10 +175,10 @@ def test_outliers_are_those_of_the_formula(tiny_folder: Path, original: Path) ->
     loaded, family = load(tiny_folder, original, CPU), family_of(tiny_folder)
     texts = windows(loaded)
     with torch.no_grad():
-        loaded.model.get_parameter(prunable_weights(tiny_folder)[0])[0, 0] = 9.0  # both families' first matrix
+        loaded.model.get_parameter(Checkpoint(tiny_folder).prunable[0])[0, 0] = 9.0  # both families' first matrix
     shares = []
     for block in range(2):
-        inside = [name for name in prunable_weights(tiny_folder) if f".{block}." in name]
+        inside = [name for name in Checkpoint(tiny_folder).prunable if f".{block}." in name]
         read = inputs_of(loaded.model, inside, texts)
         scores = []
         for name in inside:
@@ -188,11 +188,11 @@ def test_outliers_are_those_of_the_formula(tiny_folder: Path, original: Path) ->
         merged = np.concatenate(scores)
         shares.append(np.mean(merged > OUTLIER * merged.mean()))
     assert max(shares) > 0
-    np.testing.assert_allclose(outlier_shares(loaded, family, texts), shares, atol=1e-12)
+    np.testing.assert_allclose(outlier_shares(loaded, texts), shares, atol=1e-12)
 
 
 def test_sensitivities_are_the_growth_of_the_loss(tiny_folder: Path, original: Path) -> None:
-    loaded, checkpoint, family = load(tiny_folder, original, CPU), Checkpoint(tiny_folder), family_of(tiny_folder)
+    loaded = load(tiny_folder, original, CPU)
     texts = windows(loaded, 150)
 
     def loss(model: torch.nn.Module) -> float:
@@ -203,7 +203,7 @@ def test_sensitivities_are_the_growth_of_the_loss(tiny_folder: Path, original: P
     expected = []
     for block in range(2):
         model = load(tiny_folder, original, CPU).model
-        weights = [model.get_parameter(name) for name in prunable_weights(tiny_folder) if f".{block}." in name]
+        weights = [model.get_parameter(name) for name in Checkpoint(tiny_folder).prunable if f".{block}." in name]
         magnitudes = torch.cat([weight.detach().abs().flatten() for weight in weights])
         bound = magnitudes.sort().values[round(0.5 * len(magnitudes)) - 1]
         with torch.no_grad():
@@ -211,6 +211,6 @@ def test_sensitivities_are_the_growth_of_the_loss(tiny_folder: Path, original: P
                 weight[weight.abs() <= bound] = 0
         expected.append((loss(model) - dense) / sum(text.shape[1] - 1 for text in texts))
     assert max(expected) > LEAST_GROWTH
-    found = block_sensitivities(loaded, checkpoint, family, texts, 0.5)
+    found = block_sensitivities(loaded, texts, 0.5)
     np.testing.assert_allclose(np.exp(found), np.maximum(expected, LEAST_GROWTH), rtol=1e-3)
     assert loss(loaded.model) == dense  # the model is left as it was

@@ -17,7 +17,7 @@ from stages.lib.recipes.masks import Pruned
 from stages.lib.recipes.recipe import materialize, read_recipe, size_of
 from stages.lib.reporting.integrity import check_pruned
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import family_of, prunable_weights
+from stages.lib.weights.families import family_of
 
 RunStage = Callable[..., Finished]
 
@@ -81,7 +81,7 @@ def test_exactly_k_and_the_same_each_time(downloaded: Path, run_stage: RunStage,
     assert measured == prune(run_stage, downloaded, settings)
     assert first == {path.name: path.read_bytes() for path in Path("data/pruned").iterdir()}
     model, pruned = Path("data/model"), Path("data/pruned")
-    k = round(settings.get("sparsity", 0.3) * sum(Checkpoint(model).size(name) for name in prunable_weights(model)))
+    k = round(settings.get("sparsity", 0.3) * sum(Checkpoint(model).size(name) for name in Checkpoint(model).prunable))
     assert measured["pruned_weights"] == k
     masks = masks_in(pruned)
     assert sum(int(mask.sum()) for mask in masks.values()) == k

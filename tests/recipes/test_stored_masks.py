@@ -16,7 +16,6 @@ from stages.lib.inference.loading import load
 from stages.lib.recipes.recipe import write_recipe
 from stages.lib.recipes.stored import MASKS, StoredMask, read_masks, write_masks
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import prunable_weights
 
 SHAPES = st.lists(hnp.array_shapes(min_dims=1, max_dims=2, max_side=40), min_size=1, max_size=4)
 
@@ -53,7 +52,7 @@ def test_any_change_of_the_file_is_refused(tiny_folder: Path, tmp_path: Path, sh
     base, recipe = Checkpoint(tiny_folder), tmp_path / "recipe"
     recipe.mkdir()
     generator = np.random.default_rng(1)
-    masks = [(name, generator.random(base.shape(name)) < share) for name in prunable_weights(tiny_folder)]
+    masks = [(name, generator.random(base.shape(name)) < share) for name in Checkpoint(tiny_folder).prunable]
     stored = StoredMask.store(base, "wanda", masks, recipe)
     write_recipe(stored, recipe)
     assert stored.compressed == (share == 0.1)

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from stages.lib.files.errors import UserError
 from stages.lib.inference.loading import Loaded, load
-from stages.lib.plumbing.settings import Recover
+from stages.lib.plumbing.params import Recover
 from stages.lib.recipes.recipe import materialize
 from stages.lib.recovery.schedule import learning_rate, windows_per_step
 from stages.lib.recovery.training import train
@@ -87,7 +87,7 @@ def test_it_is_the_plain_loop(
     windows_per_step: int,
 ) -> None:
     monkeypatch.setattr("stages.lib.recovery.schedule.TRAINING_WINDOW", 32)
-    monkeypatch.setattr("stages.lib.plumbing.settings.TRAINING_WINDOW", 32)
+    monkeypatch.setattr("stages.lib.plumbing.params.TRAINING_WINDOW", 32)
     chosen = settings(objective=objective, tokens_per_step=32 * windows_per_step)
     ours, theirs = pruned(tiny_folder, original), pruned(tiny_folder, original)
     teacher = load(tiny_folder, original, CPU) if objective == "distill" else None

@@ -10,7 +10,8 @@ from conftest import CPU, Finished, changed_params, write_params
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages.lib.figures.definitions import BEFORE_RECOVERY
-from stages.lib.files.predictions import metrics_path, predictions_path, read_predictions
+from stages.lib.files.parquet import read_table
+from stages.lib.files.places import metrics_path, predictions_path
 from stages.lib.inference.loading import load
 from stages.lib.plumbing.params import Params
 from stages.lib.pruning.methods import METHODS
@@ -30,7 +31,7 @@ def test_plain_transformers_loads_it(pruned: Path, run_stage: RunStage) -> None:
     assert run_stage("export", "out").status == 0
     model = AutoModelForCausalLM.from_pretrained("out")
     recipe = load(Path("data/model"), Path("data/recovered/pruned"), CPU)
-    counts = read_predictions(predictions_path("size", "pruned")).iloc[0]
+    counts = read_table(predictions_path("size", "pruned")).iloc[0]
     for (name, exported), (_, expected) in zip(model.named_parameters(), recipe.model.named_parameters(), strict=True):
         assert torch.equal(exported, expected), name
     effective = sum(int(parameter.count_nonzero()) for parameter in model.parameters())

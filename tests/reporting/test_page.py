@@ -15,23 +15,29 @@ from selenium.webdriver.support.select import Select
 
 from stages.lib.figures.comparison import Comparison, Difference
 from stages.lib.figures.definitions import FIGURES, Estimate
-from stages.lib.figures.frontier_table import COLUMNS
 from stages.lib.figures.statistics import Interval
-from stages.lib.reporting.example_changes import FlippedReview, SummaryPair, flipped_reviews, summary_pairs
+from stages.lib.figures.tables import COLUMNS
+from stages.lib.reporting.example_changes import flipped_reviews, summary_pairs
 from stages.lib.reporting.page import Run, render
 from stages.lib.reporting.study import Results, Size
 
 HOSTILE = "<script>document.title = 'taken'</script><img src=http://192.0.2.1/x onerror=\"document.title='taken'\">"
-FLIPS = [
-    FlippedReview(f"A fine film. {HOSTILE}", "positive", "positive", "negative"),
-    FlippedReview("Not so good.", "negative", "positive", "negative"),
-    FlippedReview("It was <b>something</b>.", "other", "positive", "negative"),
-]
-PAIRS = [
-    SummaryPair("About the cat.", "The cat.", "The cat sat.", HOSTILE, 0.5, 0.1),
-    SummaryPair("About the dog.", "The dog.", "No.", "The dog.", 0.0, 1.0),
-    SummaryPair("About rain.", "Rain.", "Wet.", "Wet.", 0.2, 0.2),
-]
+FLIPS = pd.DataFrame(
+    [
+        (f"A fine film. {HOSTILE}", "positive", "positive", "negative", "lost"),
+        ("Not so good.", "negative", "positive", "negative", "won"),
+        ("It was <b>something</b>.", "other", "positive", "negative", "other"),
+    ],
+    columns=["text", "label", "original", "pruned", "kind"],
+)
+PAIRS = pd.DataFrame(
+    [
+        ("About the cat.", "The cat.", "The cat sat.", HOSTILE, 0.5, 0.1, "worse"),
+        ("About the dog.", "The dog.", "No.", "The dog.", 0.0, 1.0, "better"),
+        ("About rain.", "Rain.", "Wet.", "Wet.", 0.2, 0.2, "same"),
+    ],
+    columns=["text", "reference", "original", "pruned", "original_rouge", "pruned_rouge", "kind"],
+)
 VALUES = {"original": 9.5, "pruned": 12.0, "merged_2": 1.5e7}
 
 
@@ -110,16 +116,16 @@ def test_flips_and_pairs_follow_from_the_predictions() -> None:
     said = pd.DataFrame({"document": ["c", "a", "b"], "label": [1, 0, 1], "predicted": [1, 0, 0]})
     says = said.assign(predicted=[0, 0, 1])
     flips = flipped_reviews(reviews, said, says, ["bad", "good"])
-    assert [(flip.label, flip.original, flip.pruned, flip.kind) for flip in flips] == [
+    assert [*flips[["label", "original", "pruned", "kind"]].itertuples(index=False, name=None)] == [
         ("good", "good", "bad", "lost"),
         ("good", "bad", "good", "won"),
     ]
-    assert flips[0].text == "x" * 600 + " …"
+    assert flips["text"].iloc[0] == "x" * 600 + " …"
     documents = pd.DataFrame({"document": ["a", "b"], "text": ["long a", "long b"], "summary": ["a", "b"]})
     one = pd.DataFrame({"document": ["a", "b"], "summary": ["sa", "sb"], "rougeL": [0.5, 0.5]})
     other = pd.DataFrame({"document": ["b", "a"], "summary": ["tb", "ta"], "rougeL": [0.1, 0.6]})
     pairs = summary_pairs(documents, one, other)
-    assert [(pair.text, pair.original, pair.pruned, pair.kind) for pair in pairs] == [
+    assert [*pairs[["text", "original", "pruned", "kind"]].itertuples(index=False, name=None)] == [
         ("long b", "sb", "tb", "worse"),
         ("long a", "sa", "ta", "better"),
     ]

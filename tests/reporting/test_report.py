@@ -11,8 +11,8 @@ from conftest import Finished
 
 from stages.lib.figures.comparison import Comparison, Difference
 from stages.lib.figures.definitions import FIGURES, Estimate
-from stages.lib.figures.frontier_table import COLUMNS
 from stages.lib.figures.statistics import Interval
+from stages.lib.figures.tables import COLUMNS
 from stages.lib.files.hashing import sha256
 from stages.lib.reporting.markdown_report import render
 from stages.lib.reporting.study import Results, Size

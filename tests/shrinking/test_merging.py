@@ -19,10 +19,8 @@ from stages.lib.inference.calibration import calibration_windows
 from stages.lib.inference.loading import Loaded, load
 from stages.lib.recipes.merged import merge
 from stages.lib.recipes.recipe import write_recipe
-from stages.lib.shrinking.activations import pre_activations
-from stages.lib.shrinking.matching import match, standardize
+from stages.lib.shrinking.matching import match, pre_activations, standardize
 from stages.lib.shrinking.merging import Merger
-from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.families import FAMILIES, family_of, read_config
 from stages.lib.weights.family import Family
 
@@ -79,7 +77,7 @@ def windows(loaded: Loaded, documents: list[str], tokens: int) -> list[torch.Ten
 
 def gather(folder: Path, original: Path, tokens: int = 400) -> tuple[Loaded, Merger]:
     loaded = load(folder, original, CPU)
-    return loaded, Merger.gather(loaded, Checkpoint(folder), TEXT, tokens)
+    return loaded, Merger(loaded, windows(loaded, TEXT, tokens))
 
 
 def test_permuting_alone_leaves_the_outputs_as_they_are(deep_folder: Path) -> None:
@@ -153,7 +151,7 @@ def test_merged_model_is_the_average_by_its_definition(
     write_recipe(merger.merge(2, anchor_only, recipe), recipe)
     weights = dict(load(deep_folder, recipe, CPU).model.named_parameters())
     assert family.feed_forward is not None
-    activations = pre_activations(loaded, family, family.feed_forward, DEPTH, windows(loaded, TEXT, 400))
+    activations = pre_activations(loaded, windows(loaded, TEXT, 400))
     expected = dict(dense)
     for first, other in ((0, 1), (2, 3)):  # the fifth block is alone
         _, order = linear_sum_assignment(-naive_correlations(activations[first], activations[other]))
@@ -172,7 +170,7 @@ def test_merged_model_is_the_average_by_its_definition(
 def test_activations_are_what_the_layers_give(deep_folder: Path, original: Path) -> None:
     family, loaded = family_of(deep_folder), load(deep_folder, original, CPU)
     assert family.feed_forward is not None
-    found = pre_activations(loaded, family, family.feed_forward, DEPTH, windows(loaded, TEXT, 100))
+    found = pre_activations(loaded, windows(loaded, TEXT, 100))
     ids = loaded.tokenizer(TEXT[0])["input_ids"][:100]
     seen: dict[str, torch.Tensor] = {}
     for block, layer in itertools.product(range(DEPTH), family.feed_forward.pre_activations):
@@ -190,13 +188,12 @@ def test_activations_are_what_the_layers_give(deep_folder: Path, original: Path)
 
 def test_activations_of_a_long_text_come_in_windows(deep_folder: Path, original: Path) -> None:
     """The model takes 128 tokens: 300 come in three windows, each seen without the one before."""
-    family, loaded = family_of(deep_folder), load(deep_folder, original, CPU)
-    assert family.feed_forward is not None
-    (long,) = pre_activations(loaded, family, family.feed_forward, 1, windows(loaded, TEXT, 300))
+    loaded = load(deep_folder, original, CPU)
+    long = pre_activations(loaded, windows(loaded, TEXT, 300))[0]
     ids = [token for text in TEXT for token in loaded.tokenizer(text + "\n\n")["input_ids"]][128:256]
     text = loaded.tokenizer.decode(ids)
     assert loaded.tokenizer(text)["input_ids"] == ids
-    (second,) = pre_activations(loaded, family, family.feed_forward, 1, windows(loaded, [text], 128))
+    second = pre_activations(loaded, windows(loaded, [text], 128))[0]
     for whole, part in zip(long, second, strict=True):
         np.testing.assert_allclose(whole[:, 128:256], part, rtol=1e-4, atol=1e-5)
 

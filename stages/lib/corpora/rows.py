@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 ROWS = "rows.parquet"
 
+SEPARATOR = "\n\n"
+"""Between documents that are read as one text."""
+
 Row = Mapping[str, Any]
 
 CLASSES = ("negative", "positive")
@@ -28,11 +31,9 @@ def class_names(reviews: "Reviews") -> Sequence[str]:
 
 def write_rows(rows: Sequence[Row], folder: Path) -> None:
     """Write `rows.parquet` into a folder. Raises UserError if there are no rows."""
-    from datasets import Dataset
-
     if not rows:
         raise UserError("nothing to write: the source holds no usable rows; check its format in params.yaml")
-    write_table(Dataset.from_list([dict(row) for row in rows]).data.table, folder / ROWS)
+    write_table(pd.DataFrame(rows), folder / ROWS)
 
 
 def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:
@@ -40,14 +41,10 @@ def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:
 
     Raises UserError if the file is missing or damaged, or the split is empty.
     """
-    path = folder / ROWS
-    try:
-        frame = read_table(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; restore it with `dvc repro download` or `dvc checkout`") from None
+    frame = read_table(folder / ROWS)
     if split is None:
         return frame
     part = frame[frame["split"] == split].reset_index(drop=True)
     if part.empty:
-        raise UserError(f"{path}: has no {split} rows; give files for it, or change test_share in params.yaml")
+        raise UserError(f"{folder / ROWS}: has no {split} rows; give files for it, or change test_share in params.yaml")
     return part

@@ -1,19 +1,58 @@
-"""A linear head on the hidden state of the last real token, the body frozen."""
+"""Predicts the classes of reviews, by a linear head on a frozen body, or on a fine-tuned one."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from tqdm import tqdm
 
-from stages.lib.inference.batches import by_length, last_real, pad, positions
+from stages.lib.corpora.sampling import draw
+from stages.lib.evaluation.finetuning import Labels, Probabilities, fine_tune
+from stages.lib.files.errors import UserError
+from stages.lib.inference.batches import by_length, last_states
 from stages.lib.inference.loading import Loaded
 
+if TYPE_CHECKING:
+    from stages.lib.plumbing.params import Classify
+
 Features = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
-Probabilities = npt.NDArray[np.float64]
+
+
+def predict_classes(
+    loaded: Loaded, train: pd.DataFrame, test: pd.DataFrame, settings: "Classify", seed: int
+) -> pd.DataFrame:
+    """Fit on the training reviews, fine-tuning the model in mode `all`; predict the class of each test review.
+
+    Columns: document, label, predicted, right (1 or 0), probability (of the predicted class). Raises UserError if
+    there are too few reviews, or training reviews of only one class.
+    """
+    train = draw(train, settings.train_examples, seed, "classify.train_examples")
+    test = draw(test, settings.test_examples, seed, "classify.test_examples")
+    labels = train["label"].to_numpy()
+    if len(set(labels)) < 2:
+        raise UserError("the training reviews are all of one class; raise classify.train_examples in params.yaml")
+    train_tokens = tokenize(loaded, train["text"].tolist(), settings.max_tokens)
+    test_tokens = tokenize(loaded, test["text"].tolist(), settings.max_tokens)
+    if settings.mode == "head":
+        states = features(loaded, train_tokens + test_tokens, settings.batch_size)
+        fitted, scored = np.split(states, [len(train)])
+        probabilities = fit_head(fitted, labels, scored, settings.regularization, seed)
+    else:
+        classes = len(np.unique(labels))
+        probabilities = fine_tune(loaded, train_tokens, labels, test_tokens, settings, classes, seed)
+    predicted = probabilities.argmax(axis=1)
+    return pd.DataFrame(
+        {
+            "document": test["document"],
+            "label": test["label"],
+            "predicted": predicted,
+            "right": (predicted == test["label"].to_numpy()).astype("float64"),
+            "probability": probabilities.max(axis=1).astype("float32"),
+        }
+    )
 
 
 def tokenize(loaded: Loaded, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
@@ -21,18 +60,6 @@ def tokenize(loaded: Loaded, texts: Sequence[str], max_tokens: int) -> list[list
     limit = min(max_tokens, loaded.context_length)
     tokens: list[list[int]] = loaded.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
     return tokens
-
-
-def last_states(
-    loaded: Loaded, batch: Sequence[Sequence[int]], side: Literal["left", "right"] = "right"
-) -> torch.Tensor:
-    """The body's hidden state at each sequence's last real token. Shape: (sequences, hidden)."""
-    # A pad is never attended to and never read, so any token will do.
-    ids, mask = (tensor.to(loaded.device) for tensor in pad(batch, 0, side))
-    states: torch.Tensor = loaded.body(
-        input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
-    ).last_hidden_state
-    return states[torch.arange(len(ids), device=ids.device), last_real(mask)]
 
 
 @torch.inference_mode()

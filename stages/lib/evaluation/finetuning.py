@@ -5,18 +5,21 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from stages.lib.evaluation.classification import Labels, Probabilities, last_states
 from stages.lib.files.errors import UserError
-from stages.lib.inference.batches import by_length
+from stages.lib.inference.batches import by_length, last_states
 from stages.lib.inference.loading import Loaded
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.settings import Classify
+    from stages.lib.plumbing.params import Classify
+
+Labels = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.float64]
 
 BATCHES_SORTED_TOGETHER = 50
 """Texts are sorted by length within this many batches, so that the order stays close to random."""

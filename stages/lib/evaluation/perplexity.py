@@ -10,7 +10,7 @@ from stages.lib.inference.likelihood import Losses, TokenizedText, negative_log_
 
 if TYPE_CHECKING:
     from stages.lib.inference.loading import Loaded
-    from stages.lib.plumbing.settings import Perplexity
+    from stages.lib.plumbing.params import Perplexity
 
 BEFORE_RECOVERY = "nll_before_recovery"
 """The column of a recovered model's scores before recovery."""

@@ -7,8 +7,17 @@ import pandas as pd
 
 from stages.lib.corpora.rows import read_rows
 from stages.lib.evaluation.perplexity import BEFORE_RECOVERY, score
-from stages.lib.files.places import DOCUMENTS, MODEL, REVIEWS, TEXT, recipe_folder, written_recipe
-from stages.lib.files.predictions import MeasureName, predictions_path, write_predictions
+from stages.lib.files.parquet import write_table
+from stages.lib.files.places import (
+    DOCUMENTS,
+    MODEL,
+    REVIEWS,
+    TEXT,
+    MeasureName,
+    predictions_path,
+    recipe_folder,
+    written_recipe,
+)
 from stages.lib.inference.device import Device, set_up
 from stages.lib.inference.loading import ready
 from stages.lib.recipes.recipe import apply, materialize, read_recipe, size_of
@@ -39,12 +48,12 @@ def predict(model: str, measures: Collection[MeasureName], params: "Params") -> 
 
         tables["summarize"] = predict_summaries(loaded, read_rows(DOCUMENTS), params.summarize, params.seed)
     if "classify" in measures:  # the last one, since it may fine-tune the model
-        from stages.lib.evaluation.classes import predict_classes
+        from stages.lib.evaluation.classification import predict_classes
 
         rows = read_rows(REVIEWS, "train"), read_rows(REVIEWS, "test")
         tables["classify"] = predict_classes(loaded, *rows, params.classify, params.seed)
     for measure in measures:
-        write_predictions(predictions_path(measure, model), tables[measure])
+        write_table(tables[measure], predictions_path(measure, model))
 
 
 def _unrecovered_scores(model: str, checkpoint: Checkpoint, device: Device, params: "Params") -> pd.DataFrame | None:

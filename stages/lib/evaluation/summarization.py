@@ -15,7 +15,7 @@ from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.loading import Loaded
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.settings import Summarize
+    from stages.lib.plumbing.params import Summarize
 
 _SENTENCE = re.compile(r".*?[.!?][\"')\]]*(?=\s|$)", re.DOTALL)
 

@@ -17,7 +17,7 @@ from stages.lib.figures.statistics import (
     resampled_ratios,
 )
 from stages.lib.files.errors import UserError
-from stages.lib.files.predictions import MeasureName
+from stages.lib.files.places import MeasureName
 
 REFERENCES = ("original", "pruned")
 

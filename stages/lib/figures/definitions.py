@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stages.lib.figures.statistics import Interval, Values, percentile_interval, resampled_ratios, wilson
-from stages.lib.files.predictions import MeasureName
+from stages.lib.files.places import MeasureName
 from stages.lib.files.writing import significant
 
 BEFORE_RECOVERY = "perplexity_before_recovery"
@@ -50,6 +50,11 @@ class Estimate:
     value: float
     interval: Interval | None
     """None if there is only one item."""
+
+    def rounded(self, key: str) -> dict[str, float]:
+        """The figure under its key, and its interval, if there is one, under `_low` and `_high`, as in files."""
+        ends = {f"{key}_low": self.interval.low, f"{key}_high": self.interval.high} if self.interval else {}
+        return {name: significant(number) for name, number in ({key: self.value} | ends).items()}
 
 
 def items(measure: MeasureName, table: pd.DataFrame) -> pd.DataFrame:
@@ -97,11 +102,7 @@ def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: 
         wanted.append(UNRECOVERED)
     found: dict[str, float] = {}
     for figure in wanted:
-        estimated = estimate(figure, rows, resamples, seed)
-        found[figure.key] = significant(estimated.value)
-        if estimated.interval is not None:
-            found[f"{figure.key}_low"] = significant(estimated.interval.low)
-            found[f"{figure.key}_high"] = significant(estimated.interval.high)
+        found |= estimate(figure, rows, resamples, seed).rounded(figure.key)
     if measure == "perplexity":
         return {**found, "tokens": int(rows["tokens"].sum())}
     if measure == "summarize":

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from stages.lib.files.errors import UserError
+from stages.lib.files.writing import new_file
 
 KEY = b"content_sha256"
 
@@ -20,21 +21,23 @@ ROWS_AT_ONCE = 4096
 """Rows hashed in one step, so that a large table is not held in memory twice."""
 
 
-def write_table(table: pa.Table, path: Path) -> None:
+def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as one compressed Parquet file."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
     named = table.replace_schema_metadata({KEY: _content_sha256(table).encode()})
-    parquet.write_table(named, path, compression="zstd")
+    with new_file(path) as temporary:
+        parquet.write_table(named, temporary, compression="zstd")
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table back. Raises FileNotFoundError if it is missing, UserError if it is damaged."""
+    """Read a table back. Raises UserError if it is missing or damaged."""
     try:
         table = parquet.read_table(path)
         found = _content_sha256(table)
         frame: pd.DataFrame = table.replace_schema_metadata().to_pandas()  # without pandas' own metadata
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; restore it with `dvc repro` or `dvc checkout`") from None
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
         raise _damaged(path, str(error)) from None
     if found.encode() != (table.schema.metadata or {}).get(KEY):
         raise _damaged(path, "its content does not match its hash")

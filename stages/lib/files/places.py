@@ -1,6 +1,7 @@
 """The paths of the folders that stages pass to each other."""
 
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 DATA = Path("data")
 MODEL = DATA / "model"
@@ -12,8 +13,25 @@ VARIANTS = DATA / "variants"
 STATES = DATA / "checkpoints"
 LOSSES = "losses.csv"
 """The loss of each step of recovery: it may lie beside any recipe, and is no part of it."""
+PREDICTIONS = DATA / "predictions"
+FRONTIER = PREDICTIONS / "frontier"
+SENSITIVITY = PREDICTIONS / "sensitivity.parquet"
 METRICS = Path("metrics")
 REPORT = Path("report")
+
+
+MeasureName: TypeAlias = Literal["perplexity", "classify", "summarize", "size"]
+MEASURES: tuple[MeasureName, ...] = get_args(MeasureName)
+
+
+def predictions_path(measure: MeasureName, model: str) -> Path:
+    """The table of a model's predictions: its output for each item, from which all figures follow."""
+    return PREDICTIONS / measure / f"{model}.parquet"
+
+
+def metrics_path(measure: MeasureName, model: str) -> Path:
+    """The file of the figures that follow from those predictions."""
+    return METRICS / measure / f"{model}.json"
 
 
 def written_recipe(name: str) -> Path:

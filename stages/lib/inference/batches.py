@@ -6,6 +6,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from stages.lib.inference.loading import Loaded
 
 TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.int64]
 
@@ -21,14 +24,20 @@ def pad(
     sequences: Sequence[TokenIds], pad_token: int, side: Literal["left", "right"]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask, both of shape (sequences, longest)."""
-    longest = max(map(len, sequences))
-    ids = torch.full((len(sequences), longest), pad_token)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(sequences):
-        place = slice(longest - len(sequence), longest) if side == "left" else slice(len(sequence))
-        ids[row, place] = torch.as_tensor(sequence)
-        mask[row, place] = 1
+    rows = [torch.as_tensor(sequence) for sequence in sequences]
+    ids = pad_sequence(rows, batch_first=True, padding_value=pad_token, padding_side=side)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
     return ids, mask
+
+
+def last_states(loaded: Loaded, batch: Sequence[TokenIds], side: Literal["left", "right"] = "right") -> torch.Tensor:
+    """The body's hidden state at each sequence's last token. Shape: (sequences, hidden)."""
+    # A pad is never attended to and never read, so any token will do.
+    ids, mask = (tensor.to(loaded.device) for tensor in pad(batch, 0, side))
+    states: torch.Tensor = loaded.body(
+        input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
+    ).last_hidden_state
+    return states[torch.arange(len(ids), device=ids.device), last_real(mask)]
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,7 @@
-"""Runs calibration text through a model block by block, each block reading the output of those before it.
-
-A block is pruned on the outputs of blocks that are pruned already, as in the final model, and only one block's
-activations are held at a time. SparseGPT (Frantar & Alistarh, 2023) and Wanda (Sun et al., 2024) do the same.
-"""
+"""Passes through a model block by block, and passes that start at a block."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -13,7 +10,6 @@ from torch import nn
 from tqdm import tqdm
 
 from stages.lib.inference.loading import Loaded
-from stages.lib.weights.family import Family
 
 _Call: TypeAlias = tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]
 """A block's input, and its other arguments, positional and named."""
@@ -25,23 +21,20 @@ class _Caught(Exception):  # noqa: N818 - no error: it ends a pass whose purpose
         self.call = call
 
 
-def blocks_of(loaded: Loaded, family: Family) -> list[nn.Module]:
-    """A model's blocks, in order."""
-    depth = family.depth(loaded.model.config.to_dict())
-    return [loaded.model.get_submodule(family.block.format(block)) for block in range(depth)]
-
-
 @torch.no_grad()
 def through_blocks(
-    loaded: Loaded, blocks: Sequence[nn.Module], windows: Sequence[torch.Tensor]
-) -> Iterator[Callable[[], list[torch.Tensor]]]:
-    """For each block, in order, a function that runs it on all windows, so that hooks see its activations.
+    loaded: Loaded, windows: Sequence[torch.Tensor]
+) -> Iterator[tuple[nn.Module, Callable[[], list[torch.Tensor]]]]:
+    """Each block, in order, with a function that runs it on all windows, so that hooks see its activations.
 
-    Changes made to a block before the iterator advances are visible to the blocks after it.
+    Each block reads the output of those before it, so changes made to a block before the iterator advances are visible
+    to the blocks after it, and only one block's activations are held at a time. SparseGPT (Frantar & Alistarh, 2023)
+    and Wanda (Sun et al., 2024) do the same.
     """
+    blocks = loaded.blocks
     calls = [_first_call(loaded, blocks[0], window) for window in windows]
     for number, block in enumerate(tqdm(blocks, unit="block", desc="blocks")):
-        yield partial(_run, block, calls)
+        yield block, partial(_run, block, calls)
         if number < len(blocks) - 1:
             outputs = _run(block, calls)
             calls = [(states, others, named) for states, (_, others, named) in zip(outputs, calls, strict=True)]
@@ -63,3 +56,49 @@ def _first_call(loaded: Loaded, first: nn.Module, window: torch.Tensor) -> _Call
     finally:
         hook.remove()
     raise AssertionError("the first block was not reached")
+
+
+class BlockInputs:
+    """The input of each block, batch by batch, in one pass over some text.
+
+    If only one block is changed, the blocks before it compute the same as before: later passes over the same batches
+    skip them.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        self._blocks = blocks
+        self._kept: list[list[torch.Tensor]] = [[] for _ in blocks]
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Keep the blocks' inputs during the `with` block."""
+
+        def keep(kept: list[torch.Tensor]) -> Any:
+            return lambda module, arguments: kept.append(arguments[0])
+
+        hooks = [
+            block.register_forward_pre_hook(keep(kept)) for block, kept in zip(self._blocks, self._kept, strict=True)
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @contextmanager
+    def resumed(self, first: int) -> Iterator[None]:
+        """Start each pass at block `first`, with the recorded batches in their order."""
+        batches = iter(self._kept[first])
+        hook = self._blocks[first].register_forward_pre_hook(lambda module, arguments: (next(batches), *arguments[1:]))
+        for block in self._blocks[:first]:
+            block.forward = _pass_on
+        try:
+            yield
+        finally:
+            hook.remove()
+            for block in self._blocks[:first]:
+                del block.forward
+
+
+def _pass_on(hidden_states: torch.Tensor, *others: Any, **named: Any) -> torch.Tensor:
+    return hidden_states

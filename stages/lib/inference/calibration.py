@@ -1,18 +1,46 @@
-"""Text for calibration and training, as tokens."""
+"""Text for calibration and training, as tokens; torch is imported only if they are asked for."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-import torch
-
+from stages.lib.corpora.rows import SEPARATOR
+from stages.lib.corpora.unscored import unscored_documents
 from stages.lib.files.errors import UserError
-from stages.lib.inference.likelihood import SEPARATOR
-from stages.lib.inference.loading import Loaded
+from stages.lib.files.places import MODEL, TEXT
+
+if TYPE_CHECKING:
+    import torch
+
+    from stages.lib.inference.loading import Loaded
+    from stages.lib.plumbing.params import Params
 
 WINDOW = 1024
 """Tokens in a window of calibration text, or the model's context length if that is less."""
 
 
-def first_tokens(loaded: Loaded, documents: Iterable[str], tokens: int) -> list[int]:
+class Calibration:
+    """The unpruned model, and windows of text that is not scored; both are loaded when first used."""
+
+    def __init__(self, params: "Params", tokens: int, setting: str) -> None:
+        self._params = params
+        self._tokens = tokens
+        self._setting = setting
+
+    @cached_property
+    def loaded(self) -> "Loaded":
+        from stages.lib.inference.device import set_up
+        from stages.lib.inference.loading import load_original
+
+        return load_original(MODEL, set_up(self._params.compute, self._params.seed))
+
+    @cached_property
+    def windows(self) -> "list[torch.Tensor]":
+        """Raises as `unscored_documents` and `calibration_windows` do."""
+        return calibration_windows(self.loaded, unscored_documents(TEXT), self._tokens, self._setting)
+
+
+def first_tokens(loaded: "Loaded", documents: Iterable[str], tokens: int) -> list[int]:
     """The first `tokens` tokens of the documents, or all of them if there are fewer."""
     ids: list[int] = []
     for document in documents:  # one by one: of a large corpus only a little is needed
@@ -22,11 +50,13 @@ def first_tokens(loaded: Loaded, documents: Iterable[str], tokens: int) -> list[
     return ids[:tokens]
 
 
-def calibration_windows(loaded: Loaded, documents: Sequence[str], tokens: int, setting: str) -> list[torch.Tensor]:
+def calibration_windows(loaded: "Loaded", documents: Sequence[str], tokens: int, setting: str) -> "list[torch.Tensor]":
     """The first `tokens` of the documents, in windows of shape (1, length); the last may be shorter.
 
     Raises UserError if the documents have fewer; it names the `setting` that requires them.
     """
+    import torch
+
     ids = first_tokens(loaded, documents, tokens)
     if len(ids) < tokens:
         raise UserError(

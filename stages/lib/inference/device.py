@@ -9,7 +9,7 @@ import torch
 from stages.lib.files.errors import UserError
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.settings import Compute
+    from stages.lib.plumbing.params import Compute
 
 
 @dataclass(frozen=True)

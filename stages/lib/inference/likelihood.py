@@ -16,17 +16,16 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
+from stages.lib.corpora.rows import SEPARATOR
 from stages.lib.files.errors import UserError
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.loading import Loaded
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.settings import Perplexity
+    from stages.lib.plumbing.params import Perplexity
 
 Tokens = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.float64]
-
-SEPARATOR = "\n\n"
 
 LOGITS_AT_ONCE = 1 << 21
 """How many logits are held at once: 8 MiB of float32, instead of 200 MB for a window of SmolLM2."""

@@ -14,6 +14,7 @@ from stages.lib.recipes.kind import Materialized
 from stages.lib.recipes.original import Original
 from stages.lib.recipes.recipe import apply, materialize
 from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.family import Family
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Loaded:
 
     model: PreTrainedModel
     tokenizer: Any
+    checkpoint: Checkpoint
+    """Of the base, or of the other checkpoint that the weights are from."""
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
     """By parameter name, True where pruned; filled only on request."""
 
@@ -30,6 +33,16 @@ class Loaded:
         """The model without its language-model head."""
         body: torch.nn.Module = self.model.base_model
         return body
+
+    @property
+    def family(self) -> Family:
+        return self.checkpoint.family
+
+    @property
+    def blocks(self) -> list[torch.nn.Module]:
+        """The model's blocks, in order."""
+        depth = self.family.depth(self.model.config.to_dict())
+        return [self.model.get_submodule(self.family.block.format(block)) for block in range(depth)]
 
     @property
     def device(self) -> torch.device:
@@ -75,4 +88,4 @@ def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loade
         raise UserError(f"{folder}: lacks the weights {absent[0]}; run `dvc checkout` or `dvc repro`")
     model.to(device.device).eval()
     masks = {name: mask.to(device.device) for name, mask in made.masks.items()} if keep_masks else {}
-    return Loaded(model, tokenizer, masks)
+    return Loaded(model, tokenizer, made.checkpoint, masks)

@@ -4,6 +4,7 @@ import argparse
 import atexit
 import errno
 import gc
+import os
 import re
 import resource
 import signal
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.writing import write_json
-from stages.lib.plumbing import progress
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
@@ -39,7 +39,7 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
     started = time.monotonic()
     gc.set_threshold(100_000)  # the libraries' million objects live to the end: neither imports
     atexit.register(gc.freeze)  # nor the exit need to look through them again and again
-    progress.decide(arguments.quiet)
+    _decide_progress(arguments.quiet)
     interrupts: list[int] = []
 
     def interrupt(number: int, _frame: Any) -> None:
@@ -64,6 +64,20 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
         if line is None:
             raise
         _fail(stage, line, 1)
+
+
+def _decide_progress(quiet: bool) -> None:
+    """Hide progress if asked to, or if stderr is not a terminal; a user's own TQDM_DISABLE takes precedence.
+
+    tqdm reads its variable where it is imported, so libraries' bars obey it as well.
+    """
+    switch = "TQDM_DISABLE"
+    if quiet:
+        os.environ[switch] = "1"
+    elif not sys.stderr.isatty():
+        os.environ.setdefault(switch, "1")
+    if os.environ.get(switch, "0").lower() not in ("", "0", "false"):
+        os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PIP_QUIET": "1", "PIP_PROGRESS_BAR": "off"}
 
 
 def load_params() -> "Params":

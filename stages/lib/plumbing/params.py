@@ -1,28 +1,184 @@
-"""`params.yaml` as types: checked as a whole, unknown keys refused, before any work is done."""
+"""`params.yaml` as types: checked as a whole, unknown keys refused, before any work is done.
+
+Every field's description says which values it takes; the error line for a wrong value quotes it.
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.lib.files.errors import ParamsError
 from stages.lib.plumbing.items import Distilled, Documents, Model, Reviews, Section, Text
 from stages.lib.plumbing.mistakes import explain
-from stages.lib.plumbing.settings import (
-    Classify,
-    Compare,
-    Compute,
-    Frontier,
-    Perplexity,
-    Prune,
-    Recover,
-    Sensitivity,
-    Statistics,
-    Summarize,
-)
+from stages.lib.pruning.methods import METHODS, resolve_scope
+from stages.lib.recipes.choosing import pattern_of
+from stages.lib.recovery.schedule import TRAINING_WINDOW
+from stages.lib.shrinking.variants import NAMES, parse_variant
 
 PARAMS = Path("params.yaml")
+PATTERN_TOLERANCE = 1e-4
+"""The largest difference between `prune.sparsity` and the share that N:M prunes, since a third has no last digit."""
+
+if TYPE_CHECKING:
+    MethodName: TypeAlias = str
+else:
+    MethodName = Literal[tuple(method.name for method in METHODS)]
+
+_METHODS = ", ".join(method.name for method in METHODS)
+
+
+class Compute(Section):
+    """The one place for device and dtype."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto, cpu, cuda or mps")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(description="float32, bfloat16 or float16")
+    threads: int = Field(ge=0, description="a whole number; 0 for as many as there are cores")
+
+
+class Prune(Section):
+    method: MethodName = Field(description=" or ".join(_METHODS.rsplit(", ", 1)))
+    scope: str = Field(
+        description="auto (the method's own), global, layer, row, or N:M: of each M consecutive weights N stay"
+    )
+    budget: Literal["uniform", "owl", "sensitivity"] = Field(
+        description="uniform, owl or sensitivity: how pruned weights are shared among blocks (scope layer or row)"
+    )
+    sparsity: float = Field(
+        ge=0, lt=1, description="a number from 0 to below 1: the share of the prunable weights to set to zero"
+    )
+    calibration_tokens: int = Field(
+        ge=1, description="a whole number of tokens from 1 (methods that read text, and budgets other than uniform)"
+    )
+
+    @field_validator("scope")
+    @classmethod
+    def _method_has_it(cls, scope: str, info: ValidationInfo) -> str:
+        if "method" in info.data:
+            resolve_scope(info.data["method"], scope)
+        return scope
+
+    @field_validator("budget")
+    @classmethod
+    def _blocks_have_budgets(cls, budget: str, info: ValidationInfo) -> str:
+        if budget != "uniform" and "method" in info.data and "scope" in info.data:
+            scope = resolve_scope(info.data["method"], info.data["scope"])
+            if scope not in ("layer", "row"):
+                raise ValueError(f"scope {scope} has only uniform")
+        return budget
+
+    @field_validator("sparsity")
+    @classmethod
+    def _patterns_have_one(cls, sparsity: float, info: ValidationInfo) -> float:
+        pattern = pattern_of(info.data.get("scope", ""))
+        if pattern and abs(sparsity - (1 - pattern[0] / pattern[1])) > PATTERN_TOLERANCE:
+            raise ValueError(f"{info.data['scope']} prunes {1 - pattern[0] / pattern[1]:.6g} of them")
+        return sparsity
+
+
+class Recover(Section):
+    steps: int = Field(ge=0, description="a whole number from 0 (off)")
+    learning_rate: float = Field(gt=0, description="a number above 0: the peak of the schedule")
+    tokens_per_step: int = Field(
+        ge=2, description=f"a whole number of tokens from 2; above {TRAINING_WINDOW}, a multiple of {TRAINING_WINDOW}"
+    )
+    objective: Literal["distill", "lm"] = Field(
+        description="distill (towards the predictions of the original) or lm (towards the text)"
+    )
+
+    @field_validator("tokens_per_step")
+    @classmethod
+    def _whole_windows(cls, tokens: int) -> int:
+        if tokens > TRAINING_WINDOW and tokens % TRAINING_WINDOW:
+            raise ValueError(f"not a multiple of {TRAINING_WINDOW}")
+        return tokens
+
+
+class Perplexity(Section):
+    context: int = Field(ge=2, description="a whole number of tokens from 2 to the model's context length")
+    stride: int = Field(ge=1, description="a whole number of tokens from 1 to perplexity.context")
+    batch_size: int = Field(ge=1, description="a whole number of windows from 1")
+
+    @field_validator("stride")
+    @classmethod
+    def _windows_touch(cls, stride: int, info: ValidationInfo) -> int:
+        if stride > info.data.get("context", stride):
+            raise ValueError("a larger stride would skip tokens")
+        return stride
+
+
+class Classify(Section):
+    mode: Literal["head", "all"] = Field(description="head (frozen body) or all (fine-tuned)")
+    train_examples: int = Field(ge=2, description="a whole number from 2")
+    test_examples: int = Field(ge=1, description="a whole number from 1")
+    max_tokens: int = Field(ge=1, description="a whole number of tokens from 1")
+    batch_size: int = Field(ge=1, description="a whole number of examples from 1")
+    regularization: float = Field(
+        gt=0, description="a number above 0: C of the logistic regression, smaller is stronger (mode head)"
+    )
+    learning_rate: float = Field(gt=0, description="a number above 0 (mode all)")
+    epochs: int = Field(ge=1, description="a whole number from 1 (mode all)")
+
+
+class Summarize(Section):
+    examples: int = Field(ge=1, description="a whole number from 1")
+    order: Literal["shuffled", "first"] = Field(description="shuffled (by the seed) or first")
+    cue: str = Field(min_length=1, description="the text that follows the document and asks for its summary")
+    max_new_tokens: int = Field(ge=1, description="a whole number of tokens from 1")
+    num_beams: int = Field(ge=1, description="a whole number from 1")
+    no_repeat_ngram_size: int = Field(ge=0, description="a whole number from 0 (off)")
+    batch_size: int = Field(ge=1, description="a whole number of documents from 1")
+
+
+def _distinct(names: list[str]) -> list[str]:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is repeated")
+    return names
+
+
+def _distinct_variants(names: list[str]) -> list[str]:
+    for name in names:
+        parse_variant(name)
+    return _distinct(names)
+
+
+class Compare(Section):
+    variants: Annotated[list[str], AfterValidator(_distinct_variants)] = Field(
+        description=f"a list of distinct names: {NAMES}"
+    )
+    calibration_tokens: int = Field(ge=2, description="a whole number of tokens from 2 (merged_n)")
+    tied_head_sparsity: float = Field(ge=0, lt=1, description="a number from 0 to below 1 (pruned-tied-head)")
+
+
+def _ascending(sparsities: list[float]) -> list[float]:
+    if sparsities != sorted(set(sparsities)):
+        raise ValueError("not in ascending order, or one is repeated")
+    return sparsities
+
+
+class Sensitivity(Section):
+    sparsities: Annotated[
+        list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1), AfterValidator(_ascending)
+    ] = Field(description="a list of numbers from 0 to below 1, in ascending order")
+    alone: float = Field(gt=0, lt=1, description="a number above 0 and below 1: the sparsity of each part alone")
+    tokens: int = Field(ge=2, description="a whole number of tokens from 2: the first ones of the scored text")
+
+
+class Frontier(Section):
+    methods: Annotated[list[MethodName], AfterValidator(_distinct)] = Field(
+        description=f"a list of {_METHODS}, each once; empty for none"
+    )
+    sparsities: Annotated[
+        list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1), AfterValidator(_ascending)
+    ] = Field(description="a list of numbers from 0 to below 1, in ascending order")
+    steps: int = Field(ge=0, description="a whole number from 0 (no recovery)")
+
+
+class Statistics(Section):
+    resamples: int = Field(ge=100, description="a whole number from 100: bootstrap resamples for each interval")
 
 
 class Params(Section):

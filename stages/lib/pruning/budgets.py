@@ -9,7 +9,7 @@ import numpy.typing as npt
 from stages.lib.recipes.choosing import pattern_of
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.settings import Prune
+    from stages.lib.plumbing.params import Prune
 
 Counts = npt.NDArray[np.int64]
 

@@ -6,22 +6,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.lib.inference.blockwise import blocks_of, through_blocks
+from stages.lib.inference.blockwise import through_blocks
 from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.method import OnText
 from stages.lib.recipes.choosing import spread
 from stages.lib.recipes.masks import Mask
-from stages.lib.weights.family import Family
 
 
 @torch.no_grad()
 def calibrated_masks(
-    loaded: Loaded,
-    family: Family,
-    windows: Sequence[torch.Tensor],
-    block_counts: Sequence[int],
-    method: OnText,
-    scope: str,
+    loaded: Loaded, windows: Sequence[torch.Tensor], block_counts: Sequence[int], method: OnText, scope: str
 ) -> Iterator[tuple[str, Mask]]:
     """Each prunable tensor's mask, in state-dict order, with the given number of pruned weights per block.
 
@@ -29,9 +23,9 @@ def calibrated_masks(
     method that changes weights changes its others too. Raises UserError if M of a scope N:M does not divide a
     matrix's inputs.
     """
-    blocks = blocks_of(loaded, family)
-    for number, run in enumerate(through_blocks(loaded, blocks, windows)):
-        layers = [blocks[number].get_submodule(matrix) for matrix in family.matrices]
+    family = loaded.family
+    for number, (block, run) in enumerate(through_blocks(loaded, windows)):
+        layers = [block.get_submodule(matrix) for matrix in family.matrices]
         found = input_statistics(layers, run, method.statistic)
         counts = spread(int(block_counts[number]), [layer.get_parameter("weight").numel() for layer in layers])
         for matrix, layer, statistics, k in zip(family.matrices, layers, found, counts, strict=True):

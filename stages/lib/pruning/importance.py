@@ -7,15 +7,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from stages.lib.inference.block_inputs import BlockInputs
-from stages.lib.inference.blockwise import blocks_of, through_blocks
+from stages.lib.inference.blockwise import BlockInputs, through_blocks
 from stages.lib.inference.likelihood import losses_within
 from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.calibrated import input_statistics
 from stages.lib.pruning.trial_pruning import restore, zero_smallest
 from stages.lib.pruning.wanda import input_squares, wanda_scores
-from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.family import Family
 
 OUTLIER = 5.0
 """An outlier is a score above this many times the block's mean, OWL's M: 5 or 7 in the paper."""
@@ -24,41 +21,37 @@ LEAST_GROWTH = 1e-4
 
 
 @torch.no_grad()
-def outlier_shares(loaded: Loaded, family: Family, windows: Sequence[torch.Tensor]) -> list[float]:
+def outlier_shares(loaded: Loaded, windows: Sequence[torch.Tensor]) -> list[float]:
     """The share of outliers among each block's Wanda scores, in the unpruned model.
 
     Yin et al. (2024), "Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning
     LLMs to High Sparsity", ICML.
     """
     shares = []
-    blocks = blocks_of(loaded, family)
-    for block, run in zip(blocks, through_blocks(loaded, blocks, windows), strict=True):
-        layers = [block.get_submodule(matrix) for matrix in family.matrices]
-        weights = [layer.get_parameter("weight").movedim(family.input_axis, 1) for layer in layers]
+    for block, run in through_blocks(loaded, windows):
+        layers = [block.get_submodule(matrix) for matrix in loaded.family.matrices]
+        weights = [layer.get_parameter("weight").movedim(loaded.family.input_axis, 1) for layer in layers]
         found = input_statistics(layers, run, input_squares)
         scores = torch.cat([wanda_scores(*pair).flatten() for pair in zip(weights, found, strict=True)])
         shares.append(float((scores > OUTLIER * scores.double().mean()).double().mean()))
     return shares
 
 
-def block_sensitivities(
-    loaded: Loaded, checkpoint: Checkpoint, family: Family, windows: Sequence[torch.Tensor], sparsity: float
-) -> list[float]:
+def block_sensitivities(loaded: Loaded, windows: Sequence[torch.Tensor], sparsity: float) -> list[float]:
     """The logarithm of the increase in loss on some text when each block is pruned alone, by magnitude.
 
     The increase differs between blocks by orders of magnitude, hence the logarithm.
     """
-    blocks = blocks_of(loaded, family)
-    inputs = BlockInputs(blocks)
+    inputs = BlockInputs(loaded.blocks)
     with inputs.recorded():
         dense = _loss(loaded, windows)
     found = []
-    for number in tqdm(range(len(blocks)), unit="block", desc="sensitivity"):
-        names = [family.weight(number, matrix) for matrix in family.matrices]
-        zero_smallest(loaded, checkpoint, names, sparsity)
+    for number in tqdm(range(len(loaded.blocks)), unit="block", desc="sensitivity"):
+        names = loaded.family.weights([number])
+        zero_smallest(loaded, names, sparsity)
         with inputs.resumed(number):
             found.append(math.log(max(_loss(loaded, windows) - dense, LEAST_GROWTH)))
-        restore(loaded, checkpoint, names)
+        restore(loaded, names)
     return found
 
 

@@ -8,12 +8,12 @@ from safetensors import safe_open
 from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.selection import select
 from stages.lib.recipes.magnitude import magnitude_masks
-from stages.lib.weights.checkpoint import Checkpoint
 
 
 @torch.no_grad()
-def zero_smallest(loaded: Loaded, checkpoint: Checkpoint, names: Sequence[str], sparsity: float) -> int:
+def zero_smallest(loaded: Loaded, names: Sequence[str], sparsity: float) -> int:
     """Zero a share of the named tensors together, the smallest by the checkpoint's magnitudes; returns their number."""
+    checkpoint = loaded.checkpoint
     k = round(sparsity * sum(checkpoint.size(name) for name in names))
     for name, mask in magnitude_masks(checkpoint, names, select(checkpoint, names, k)):
         weight = loaded.model.get_parameter(name)
@@ -22,8 +22,8 @@ def zero_smallest(loaded: Loaded, checkpoint: Checkpoint, names: Sequence[str], 
 
 
 @torch.no_grad()
-def restore(loaded: Loaded, checkpoint: Checkpoint, names: Sequence[str]) -> None:
+def restore(loaded: Loaded, names: Sequence[str]) -> None:
     """Restore the named tensors from the checkpoint."""
-    with safe_open(checkpoint.path, framework="pt") as file:
+    with safe_open(loaded.checkpoint.path, framework="pt") as file:
         for name in names:
             loaded.model.get_parameter(name).copy_(file.get_tensor(name))

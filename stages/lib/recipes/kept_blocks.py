@@ -7,7 +7,6 @@ from pydantic import Field, field_validator
 
 from stages.lib.files.errors import UserError
 from stages.lib.recipes.kind import Digest, Materialized, OverBase
-from stages.lib.weights.families import family_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +27,7 @@ class KeptBlocks(OverBase):
         return blocks
 
     def apply(self, model: Materialized, folder: Path) -> None:
-        family = family_of(model.checkpoint.folder)
+        family = model.checkpoint.family
         depth = family.depth(model.config)
         if self.blocks[-1] >= depth:
             raise UserError(

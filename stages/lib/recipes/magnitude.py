@@ -8,10 +8,10 @@ from typing import Annotated, Literal, TypeAlias
 import numpy as np
 from pydantic import Field
 
+from stages.lib.files.errors import UserError
 from stages.lib.recipes.kind import Digest
 from stages.lib.recipes.masks import Mask, MaskDigest, Pruned
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import prunable_weights, tied_head
 
 Part: TypeAlias = Literal["blocks", "tied-head"]
 """Which weights a mask is chosen from: all matrices of the blocks, or the embedding that is also the head."""
@@ -47,7 +47,7 @@ class MagnitudePruned(Pruned):
     @classmethod
     def at(cls, checkpoint: Checkpoint, part: Part, threshold: Threshold) -> "MagnitudePruned":
         """The recipe that prunes a part of a base below a threshold; computes its masks' digest."""
-        digest = MaskDigest.of(magnitude_masks(checkpoint, weights_in(part, checkpoint.folder), threshold))
+        digest = MaskDigest.of(magnitude_masks(checkpoint, weights_in(part, checkpoint), threshold))
         return cls(
             base_sha256=checkpoint.sha256,
             part=part,
@@ -59,12 +59,16 @@ class MagnitudePruned(Pruned):
 
     def masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
         threshold = Threshold(bits=int(self.threshold_bits, 16), ties=self.ties)
-        return magnitude_masks(checkpoint, weights_in(self.part, checkpoint.folder), threshold)
+        return magnitude_masks(checkpoint, weights_in(self.part, checkpoint), threshold)
 
 
-def weights_in(part: Part, model: Path) -> list[str]:
+def weights_in(part: Part, checkpoint: Checkpoint) -> list[str]:
     """The names of the tensors that a part's masks are chosen from. Raises UserError if there are none."""
-    return prunable_weights(model) if part == "blocks" else tied_head(model)
+    if part == "blocks":
+        return checkpoint.prunable
+    if not checkpoint.config.get("tie_word_embeddings", True):
+        raise UserError(f"{checkpoint.folder}: its head is not tied to the token embedding, so it cannot be pruned")
+    return [checkpoint.family.embedding]
 
 
 def magnitude_masks(checkpoint: Checkpoint, names: Sequence[str], threshold: Threshold) -> Iterator[tuple[str, Mask]]:

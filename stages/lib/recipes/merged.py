@@ -18,7 +18,6 @@ from safetensors.numpy import load_file, save_file
 
 from stages.lib.files.errors import UserError
 from stages.lib.recipes.kind import Digest, Materialized, OverBase
-from stages.lib.weights.families import family_of
 from stages.lib.weights.family import Family, FeedForward
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class MergedFeedForward(OverBase):
     """Of the averaged tensors, group by group, in the order of the family."""
 
     def apply(self, model: Materialized, folder: Path) -> None:
-        family = family_of(model.checkpoint.folder)
+        family = model.checkpoint.family
         depth = family.depth(model.config)
         permutations = read_permutations(folder, self.n, depth, neurons_of(family, model.weights))
         if merge(model.weights, family, depth, self.n, self.anchor_only, permutations) != self.merged_sha256:

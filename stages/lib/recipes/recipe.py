@@ -13,7 +13,6 @@ from stages.lib.recipes.changed import Changed, Unchanged, write_changes
 from stages.lib.recipes.kind import Kind, Materialized
 from stages.lib.recipes.original import Original
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import family_of, read_config
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +70,7 @@ def apply(recipe: Kind, checkpoint: Checkpoint, folder: Path) -> Materialized:
     from safetensors.torch import load_file
 
     base = recipe.base(checkpoint)
-    model = Materialized(base, read_config(base.folder), load_file(base.path))
+    model = Materialized(base, base.config, load_file(base.path))
     recipe.apply(model, folder)
     return model
 
@@ -98,7 +97,8 @@ def size_of(model: Materialized, folder: Path) -> dict[str, int]:
     """
     import torch
 
-    prunable = family_of(model.checkpoint.folder).prunable(model.config)
+    family = model.checkpoint.family
+    prunable = family.weights(range(family.depth(model.config)))
     recipe = read_recipe(folder)
     stored = [folder / name for name in (RECIPE, *recipe.files)]
     if isinstance(recipe, Original):

@@ -12,7 +12,6 @@ from stages.lib.recipes.choosing import Scores, choose, pattern_of, spread
 from stages.lib.recipes.kind import Digest
 from stages.lib.recipes.masks import Mask, MaskDigest, Pruned
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import family_of
 
 ScopedMethod: TypeAlias = Literal["magnitude", "random"]
 
@@ -73,10 +72,10 @@ def scoped_masks(
 
     A block's count is shared by its matrices in proportion to their size, and a matrix's by its rows or groups.
     """
-    family = family_of(checkpoint.folder)
+    family = checkpoint.family
     number = 0
     for block, k in enumerate(block_counts):
-        names = [family.weight(block, matrix) for matrix in family.matrices]
+        names = family.weights([block])
         for name, count in zip(names, spread(k, [checkpoint.size(name) for name in names]), strict=True):
             scores: Scores
             if method == "magnitude":

@@ -17,7 +17,6 @@ from stages.lib.files.errors import UserError
 from stages.lib.recipes.kind import Digest
 from stages.lib.recipes.masks import Mask, MaskDigest, Pruned
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import prunable_weights
 
 MASKS = "masks.bin"
 
@@ -56,7 +55,7 @@ class StoredMask(Pruned):
         )
 
     def masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
-        shapes = [(name, checkpoint.shape(name)) for name in prunable_weights(checkpoint.folder)]
+        shapes = [(name, checkpoint.shape(name)) for name in checkpoint.prunable]
         return read_masks(folder, shapes, self.compressed)
 
 

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.settings import Recover
+    from stages.lib.plumbing.params import Recover
 
 TRAINING_WINDOW = 512
 """The most tokens that recovery reads together; a larger step consists of several windows."""

@@ -23,7 +23,7 @@ from stages.lib.recovery.schedule import learning_rate, windows_per_step
 from stages.lib.recovery.states import Log, load_state, newest_state, save_state
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.settings import Recover
+    from stages.lib.plumbing.params import Recover
 
 LARGEST_GRADIENT = 1.0
 """The norm to which a step's gradient is clipped."""

@@ -13,7 +13,7 @@ from stages.lib.inference.loading import Loaded
 from stages.lib.recovery.schedule import window_tokens, windows_per_step
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.settings import Recover
+    from stages.lib.plumbing.params import Recover
 
 
 def training_windows(loaded: Loaded, documents: Sequence[str], settings: "Recover", seed: int) -> list[torch.Tensor]:

@@ -23,10 +23,9 @@ from stages.lib.pruning.budgets import pruned_count
 from stages.lib.recipes.masks import Pruned
 from stages.lib.recipes.recipe import read_recipe
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import prunable_weights
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.settings import Prune
+    from stages.lib.plumbing.params import Prune
 
 LOCK = Path("dvc.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")
@@ -125,6 +124,6 @@ def check_models(folders: Mapping[Path, Path | None]) -> Iterator[Finding]:
 def check_pruned(folder: Path, settings: "Prune") -> Iterator[Finding]:
     """The number of weights that a recipe prunes against the number that params.yaml asks for."""
     recipe, checkpoint = read_recipe(folder).unchanged, Checkpoint(MODEL)
-    wanted = pruned_count(settings, sum(map(checkpoint.size, prunable_weights(MODEL))))
+    wanted = pruned_count(settings, sum(map(checkpoint.size, checkpoint.prunable)))
     if not isinstance(recipe, Pruned) or recipe.pruned != wanted:
         yield Finding(f"{folder} does not prune the {wanted} weights that params.yaml asks for", folder)

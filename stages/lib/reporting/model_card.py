@@ -4,13 +4,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from stages.lib.figures.definitions import BEFORE_RECOVERY
-from stages.lib.files.predictions import MEASURES, metrics_path
+from stages.lib.files.places import MEASURES, metrics_path
 from stages.lib.pruning.methods import method_named, resolve_scope
+from stages.lib.reporting.templates import rendered
 from stages.lib.shrinking.variants import Method, parse_variant
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
-    from stages.lib.plumbing.settings import Recover
 
 _NAMES = {
     "effective_parameters": "effective parameters (non-zero entries)",
@@ -62,37 +62,16 @@ def _made(model: str, params: "Params") -> str:
     else:
         variant = parse_variant(model)
         made = _VARIANTS[variant.method].format(n=variant.n)
-    return " ".join([made, *_recovered(params.recover)])
-
-
-def _recovered(settings: "Recover") -> list[str]:
-    if not settings.steps:
-        return []
-    return [
-        f"It was then trained for {settings.steps:,} steps of {settings.tokens_per_step:,} tokens, "
-        f"{_TOWARDS[settings.objective]}, with the zeros in its matrices held at zero."
-    ]
+    recovery = params.recover
+    if recovery.steps:
+        made += (
+            f" It was then trained for {recovery.steps:,} steps of {recovery.tokens_per_step:,} tokens, "
+            f"{_TOWARDS[recovery.objective]}, with the zeros in its matrices held at zero."
+        )
+    return made
 
 
 def render(model: str, params: "Params", measured: dict[str, Any]) -> str:
     """The card as Markdown, with the hub's metadata header."""
-    rows = [f"| {name} | {measured[key]:,} |" for key, name in _NAMES.items() if key in measured]
-    return "\n".join(
-        [
-            "---",
-            "library_name: transformers",
-            "pipeline_tag: text-generation",
-            f"tags: [{'normalized' if model == 'original' else model}]",
-            "---",
-            "",
-            f"# {model}",
-            "",
-            _made(model, params),
-            "The weights are stored dense, zeros in place: plain `transformers` loads them.",
-            "",
-            "| measured | |",
-            "|---|---:|",
-            *(rows or ["| nothing yet | |"]),
-            "",
-        ]
-    )
+    rows = {name: f"{measured[key]:,}" for key, name in _NAMES.items() if key in measured}
+    return rendered("card.md", model=model, made=_made(model, params), rows=rows)

@@ -4,53 +4,24 @@ import base64
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+import pandas as pd
 
 from stages.lib.corpora.rows import class_names, read_rows
 from stages.lib.figures.comparison import Tables
-from stages.lib.figures.definitions import Estimate
 from stages.lib.files.places import DOCUMENTS, REPORT, REVIEWS
 from stages.lib.files.writing import new_file
-from stages.lib.reporting.example_changes import FlippedReview, SummaryPair, flipped_reviews, summary_pairs
+from stages.lib.reporting.example_changes import flipped_reviews, summary_pairs
 from stages.lib.reporting.study import Results
-from stages.lib.reporting.wording import (
-    HEADED_BEFORE_RECOVERY,
-    IN_THE_TABLE,
-    Mark,
-    answer,
-    estimated,
-    frontier_rows,
-    headed,
-    marks,
-    notes,
-)
+from stages.lib.reporting.templates import rendered
+from stages.lib.reporting.wording import answer, frontier_rows, models_table, notes
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
-
-TEMPLATE = Path(__file__).parent / "page.html.j2"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure as text, and as the value by which a table sorts it."""
-
-    text: str
-    value: float | str = ""
-    interval: str = ""
-    marks: Sequence[Mark] = ()
-
-
-@dataclass(frozen=True)
-class Row:
-    model: str
-    cells: Sequence[Cell]
 
 
 @dataclass(frozen=True)
@@ -63,35 +34,27 @@ class Run:
     """By stage: `seconds` and `peak_resident_mb`."""
 
 
-def render(
-    results: Results,
-    flips: Sequence[FlippedReview],
-    pairs: Sequence[SummaryPair],
-    pictures: Mapping[str, Path],
-    run: Run,
-) -> str:
+def render(results: Results, flips: pd.DataFrame, pairs: pd.DataFrame, pictures: Mapping[str, Path], run: Run) -> str:
     """The page as HTML; text from data is escaped.
 
     `pictures` are the report's SVGs by name: cost, frontier and sensitivity.
     """
-    environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined)
-    environment.filters["code"] = _code
-    before = [HEADED_BEFORE_RECOVERY] if results.unrecovered else []
-    shown = [headed(results.by_key[key]) for key in IN_THE_TABLE]
+    columns, models = models_table(results)
     methods, *sparsities = frontier_rows(results.frontier)
-    return environment.get_template(TEMPLATE.name).render(
+    return rendered(
+        "page.html",
         answer=answer(results),
-        columns=["model", "parameters", "effective", "bytes", *before, *shown],
-        rows=[_row(model, results) for model in results.sizes],
+        columns=columns,
+        models=models,
         notes=notes(results),
         absent=results.absent,
         methods=methods,
-        sparsities=[[_written(text) for text in row] for row in sparsities],
-        pictures={name: _inline(path) for name, path in pictures.items()},
-        alternatives=_alternatives(results),
-        flips=flips,
+        sparsities=sparsities,
+        pictures={name: base64.b64encode(path.read_bytes()).decode() for name, path in pictures.items()},
+        by_size=_by_size(results),
+        flips=flips.to_dict("records"),
         reviews_scored=results.by_key["accuracy"].n,
-        pairs=pairs,
+        pairs=pairs.to_dict("records"),
         run=run,
     )
 
@@ -114,51 +77,11 @@ def write_page(
         temporary.write_text(render(results, flips, pairs, pictures, run), encoding="utf-8")
 
 
-def _row(model: str, results: Results) -> Row:
-    size = results.sizes[model]
-    counts = [size.total_parameters, size.effective_parameters, size.stored_bytes]
-    before = [_cell(results.unrecovered.get(model))] if results.unrecovered else []
-    shown = [results.by_key[key] for key in IN_THE_TABLE]
-    measured = [_cell(comparison.estimates[model], marks(comparison, model)) for comparison in shown]
-    return Row(model, [*(Cell(f"{count:,}", count) for count in counts), *before, *measured])
-
-
-def _cell(estimate: Estimate | None, marked: Sequence[Mark] = ()) -> Cell:
-    if estimate is None:
-        return Cell("")
-    return replace(_written(estimated(estimate)), value=estimate.value, marks=marked)
-
-
-def _written(text: str) -> Cell:
-    """A figure and its interval, which the page shows on separate lines."""
-    figure, _, interval = text.partition(" ")
-    return Cell(figure, interval=interval)
-
-
-def _alternatives(results: Results) -> dict[str, str]:
-    """Text alternatives of the pictures."""
+def _by_size(results: Results) -> str:
+    """The picture of the frontier in words."""
     perplexity = results.by_key["perplexity"].estimates
     sizes = {model: size.effective_parameters / 1e6 for model, size in results.sizes.items()}
-    by_size = ", ".join(f"{model} {perplexity[model].value:.4g} at {size:.1f}M" for model, size in sizes.items())
-    curves = "; each method's curve, as in the table below" if len(results.frontier) else ""
-    return {
-        "cost": "Perplexity, accuracy and ROUGE-L of all models with their intervals, as in the table above.",
-        "frontier": f"Perplexity by effective parameters: {by_size}{curves}.",
-        "sensitivity": "Perplexity by sparsity, and as a multiple of the unpruned one with each kind of matrix and "
-        "each block pruned alone, as in metrics/sensitivity.",
-    }
-
-
-def _inline(path: Path) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _code(text: str) -> Markup:
-    """Text between backticks as code."""
-    parts = [escape(part) for part in text.split("`")]
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
-    )
+    return ", ".join(f"{model} {perplexity[model].value:.4g} at {size:.1f}M" for model, size in sizes.items())
 
 
 def describe_machine() -> str:

@@ -1,8 +1,10 @@
 """The report's pictures: the cost of each model, the frontier, and sensitivity."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -34,49 +36,54 @@ def draw(results: Results, alone: float, folder: Path) -> dict[str, Path]:
     `alone` is the sparsity at which sensitivity prunes each part alone.
     """
     pictures = {name: folder / f"{name}.svg" for name in ("cost", "frontier", "sensitivity")}
-    with new_file(pictures["cost"]) as temporary:
-        draw_cost(results.comparisons, results.vocabulary, temporary)
-    with new_file(pictures["frontier"]) as temporary:
-        draw_frontier(results.frontier, results.by_key["perplexity"], results.sizes, temporary)
-    with new_file(pictures["sensitivity"]) as temporary:
-        draw_sensitivity(results.sensitivity, alone, temporary)
+    draw_cost(results.comparisons, results.vocabulary, pictures["cost"])
+    draw_frontier(results.frontier, results.by_key["perplexity"], results.sizes, pictures["frontier"])
+    draw_sensitivity(results.sensitivity, alone, pictures["sensitivity"])
     return pictures
 
 
+@contextmanager
+def _picture(path: Path, height: float, panels: int = 1, **options: Any) -> Iterator[list[Axes]]:
+    """Yield the panels of a picture, and write it as an SVG: the same bytes for the same figures."""
+    # Without a salt and with a date, an SVG differs from run to run.
+    matplotlib.rcParams.update({"svg.hashsalt": path.stem, "font.size": 9})
+    figure, axes = pyplot.subplots(1, panels, figsize=(10, height), layout="constrained", squeeze=False, **options)
+    yield list(axes[0])
+    for axis in axes[0]:
+        axis.spines[["top", "right"]].set_visible(False)
+    with new_file(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
 def draw_cost(comparisons: Sequence[Comparison], vocabulary: int, path: Path) -> None:
-    """Write an SVG, the same bytes for the same figures: a row per model, a panel per figure.
+    """A row per model, a panel per figure.
 
     Perplexity is on a log scale, next to that of a uniform guess among `vocabulary` tokens.
     """
-    # Without a salt and with a date, an SVG differs from run to run.
-    matplotlib.rcParams.update({"svg.hashsalt": "cost", "font.size": 9})
     shown = [comparison for comparison in comparisons if comparison.figure.key in SHOWN]
     models = list(shown[0].estimates)
-    figure, axes = pyplot.subplots(
-        1, len(shown), figsize=(10, 1.2 + 0.28 * len(models)), layout="constrained", sharey=True
-    )
-    for axis, comparison in zip(axes, shown, strict=True):
-        for row, (model, estimate) in enumerate(comparison.estimates.items()):
-            axis.errorbar(
-                estimate.value, row, xerr=_reach(estimate), fmt="o", capsize=3, color=OWN_COLOURS.get(model, OTHERS)
-            )
-        axis.set_title(f"{comparison.figure.name} ({comparison.figure.better} is better)", fontsize=10)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(axis="x", color="#dddddd")
-        axis.set_axisbelow(True)
-        if comparison.figure.key == "perplexity":
-            axis.set_xscale("log")
-            axis.axvline(vocabulary, color="#555555", linestyle=":", linewidth=1, label="uniform guess")
-        if comparison.baseline is not None:
-            axis.axvline(
-                comparison.baseline, color="#555555", linestyle="--", linewidth=1, label=comparison.baseline_name
-            )
-    axes[0].set_yticks(range(len(models)), models)
-    axes[0].invert_yaxis()
-    for axis in axes:
-        axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08))
-    figure.savefig(path, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
+    with _picture(path, 1.2 + 0.28 * len(models), len(shown), sharey=True) as axes:
+        for axis, comparison in zip(axes, shown, strict=True):
+            _panel(axis, comparison, vocabulary)
+        axes[0].set_yticks(range(len(models)), models)
+        axes[0].invert_yaxis()
+
+
+def _panel(axis: Axes, comparison: Comparison, vocabulary: int) -> None:
+    """All models' estimates of one figure, and that of a trivial method."""
+    for row, (model, estimate) in enumerate(comparison.estimates.items()):
+        colour = OWN_COLOURS.get(model, OTHERS)
+        axis.errorbar(estimate.value, row, xerr=_reach(estimate), fmt="o", capsize=3, color=colour)
+    axis.set_title(f"{comparison.figure.name} ({comparison.figure.better} is better)", fontsize=10)
+    axis.grid(axis="x", color="#dddddd")
+    axis.set_axisbelow(True)
+    if comparison.figure.key == "perplexity":
+        axis.set_xscale("log")
+        axis.axvline(vocabulary, color="#555555", linestyle=":", linewidth=1, label="uniform guess")
+    if comparison.baseline is not None:
+        axis.axvline(comparison.baseline, color="#555555", linestyle="--", linewidth=1, label=comparison.baseline_name)
+    axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08))
 
 
 def _reach(estimate: Estimate) -> list[list[float]] | None:
@@ -87,39 +94,27 @@ def _reach(estimate: Estimate) -> list[list[float]] | None:
 
 
 def draw_frontier(frontier: pd.DataFrame, perplexity: Comparison, sizes: Mapping[str, Size], path: Path) -> None:
-    """Write an SVG, the same bytes for the same figures."""
-    matplotlib.rcParams.update({"svg.hashsalt": "frontier", "font.size": 9})
-    figure, axis = pyplot.subplots(figsize=(10, 5), layout="constrained")
+    """Each method's perplexity by effective parameters, and the models as points."""
     worst = WORST_SHOWN * perplexity.estimates["original"].value
     colours = dict(zip(frontier["method"].unique(), PALETTE, strict=False))
-    for (method, _), curve in frontier.groupby(["method", "recovery_steps"], sort=False):
-        _curve(axis, curve.sort_values("effective_parameters"), worst, colours[method])
-    for (millions, value), models in _places(perplexity, sizes, worst).items():
-        axis.plot(millions, value, "^" if value == worst else "D", color="black", markersize=5)
-        axis.annotate(
-            "\n".join(models),
-            (millions, value),
-            xytext=(2, -6),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            rotation=35,
-            fontsize=8,
+    with _picture(path, 5) as (axis,):
+        for (method, _), curve in frontier.groupby(["method", "recovery_steps"], sort=False):
+            _curve(axis, curve.sort_values("effective_parameters"), worst, colours[method])
+        for place, models in _places(perplexity, sizes, worst).items():
+            axis.plot(*place, "^" if place[1] == worst else "D", color="black", markersize=5)
+            below: dict[str, Any] = {"xytext": (2, -6), "textcoords": "offset points", "ha": "right", "va": "top"}
+            axis.annotate("\n".join(models), place, **below, rotation=35, fontsize=8)
+        axis.margins(x=0.11, y=0.22)  # room for the models' names, which hang below the curves
+        axis.set(
+            yscale="log",
+            xlabel="effective parameters, millions",
+            ylabel="perplexity (lower is better)",
+            title=f"What is lost at N parameters (▲: beyond {WORST_SHOWN:,} times the original's)",
         )
-    axis.margins(x=0.11, y=0.22)  # room for the models' names, which hang below the curves
-    axis.set(
-        yscale="log",
-        xlabel="effective parameters, millions",
-        ylabel="perplexity (lower is better)",
-        title=f"What is lost at N parameters (▲: beyond {WORST_SHOWN:,} times the original's)",
-    )
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(color="#dddddd")
-    axis.set_axisbelow(True)
-    if not frontier.empty:
-        axis.legend(frameon=False, fontsize=8)
-    figure.savefig(path, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
+        axis.grid(color="#dddddd")
+        axis.set_axisbelow(True)
+        if not frontier.empty:
+            axis.legend(frameon=False, fontsize=8)
 
 
 def _places(perplexity: Comparison, sizes: Mapping[str, Size], worst: float) -> dict[tuple[float, float], list[str]]:
@@ -134,42 +129,25 @@ def _places(perplexity: Comparison, sizes: Mapping[str, Size], worst: float) -> 
 def _curve(axis: Axes, curve: pd.DataFrame, worst: float, colour: str) -> None:
     method, steps = str(curve["method"].iloc[0]), int(curve["recovery_steps"].iloc[0])
     millions = curve["effective_parameters"] / 1e6
-    axis.plot(
-        millions,
-        curve["perplexity"].clip(upper=worst),
-        "o-" if steps else "o--",
-        color=colour,
-        markersize=4,
-        label=curve_name(method, steps),
-    )
+    style, name = "o-" if steps else "o--", curve_name(method, steps)
+    axis.plot(millions, curve["perplexity"].clip(upper=worst), style, color=colour, markersize=4, label=name)
     low, high = (curve[f"perplexity_{end}"].clip(upper=worst) for end in ("low", "high"))
     axis.fill_between(millions, low, high, color=colour, alpha=0.12)
 
 
 def draw_sensitivity(tables: Mapping[str, pd.DataFrame], alone: float, path: Path) -> None:
-    """Write an SVG of the three tables of sensitivity, the same bytes for the same figures.
-
-    `alone` is the sparsity at which each part was pruned alone.
-    """
-    matplotlib.rcParams.update({"svg.hashsalt": "sensitivity", "font.size": 9})
-    figure, axes = pyplot.subplots(1, 3, figsize=(10, 3.2), layout="constrained", width_ratios=[1, 1, 1.4])
-    sparsities = tables["sparsities"]
-    axes[0].plot(sparsities["sparsity"], sparsities["perplexity"], "o-", color=COLOUR)
-    axes[0].fill_between(
-        sparsities["sparsity"], sparsities["perplexity_low"], sparsities["perplexity_high"], color=COLOUR, alpha=0.2
-    )
-    axes[0].set(yscale="log", xlabel="sparsity", ylabel="perplexity", title="All matrices together")
-    matrices = tables["matrices"]
-    _ratios(axes[1], matrices, [name.split(".")[-1] for name in matrices["matrix"]])
-    axes[1].tick_params(axis="x", rotation=60)
-    axes[1].set(title=f"Each kind of matrix alone, {alone:.0%}", ylabel="perplexity / unpruned")
-    blocks = tables["blocks"]
-    _ratios(axes[2], blocks, list(blocks["block"]))
-    axes[2].set(title=f"Each block alone, {alone:.0%}", xlabel="block")
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
+    """The three tables of sensitivity; `alone` is the sparsity at which each part was pruned alone."""
+    sparsities, matrices, blocks = (tables[name] for name in ("sparsities", "matrices", "blocks"))
+    with _picture(path, 3.2, 3, width_ratios=[1, 1, 1.4]) as axes:
+        axes[0].plot(sparsities["sparsity"], sparsities["perplexity"], "o-", color=COLOUR)
+        low, high = sparsities["perplexity_low"], sparsities["perplexity_high"]
+        axes[0].fill_between(sparsities["sparsity"], low, high, color=COLOUR, alpha=0.2)
+        axes[0].set(yscale="log", xlabel="sparsity", ylabel="perplexity", title="All matrices together")
+        _ratios(axes[1], matrices, [name.split(".")[-1] for name in matrices["matrix"]])
+        axes[1].tick_params(axis="x", rotation=60)
+        axes[1].set(title=f"Each kind of matrix alone, {alone:.0%}", ylabel="perplexity / unpruned")
+        _ratios(axes[2], blocks, list(blocks["block"]))
+        axes[2].set(title=f"Each block alone, {alone:.0%}", xlabel="block")
 
 
 def _ratios(axis: Axes, table: pd.DataFrame, names: list[str]) -> None:

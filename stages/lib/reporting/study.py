@@ -8,10 +8,9 @@ import pandas as pd
 
 from stages.lib.figures.comparison import REFERENCES, Comparison, Tables, compare
 from stages.lib.figures.definitions import BEFORE_RECOVERY, FIGURES, UNRECOVERED, Estimate, estimate, items
-from stages.lib.figures.frontier_table import read_frontier
-from stages.lib.figures.sensitivity_tables import sensitivity_tables
-from stages.lib.files.places import MODEL
-from stages.lib.files.predictions import FRONTIER, SENSITIVITY, MeasureName, predictions_path, read_predictions
+from stages.lib.figures.tables import read_frontier, sensitivity_tables
+from stages.lib.files.parquet import read_table
+from stages.lib.files.places import FRONTIER, MODEL, SENSITIVITY, MeasureName, predictions_path
 from stages.lib.files.writing import significant
 from stages.lib.weights.families import read_config
 
@@ -64,15 +63,14 @@ def read_tables(variants: Sequence[str]) -> Tables:
     """
     models = ("original", "pruned", *variants)
     return {
-        model: {measure: read_predictions(predictions_path(measure, model)) for measure in ITEM_MEASURES}
-        for model in models
+        model: {measure: read_table(predictions_path(measure, model)) for measure in ITEM_MEASURES} for model in models
     }
 
 
 def read_results(params: "Params", tables: Tables) -> Results:
     """Everything that was measured, with all models compared. Raises UserError if anything is missing or damaged."""
     draws = params.statistics.resamples, params.seed
-    sizes = {model: read_predictions(predictions_path("size", model)).iloc[0] for model in tables}
+    sizes = {model: read_table(predictions_path("size", model)).iloc[0] for model in tables}
     unrecovered = {
         model: estimate(UNRECOVERED, items("perplexity", found["perplexity"]), *draws)
         for model, found in tables.items()
@@ -84,7 +82,7 @@ def read_results(params: "Params", tables: Tables) -> Results:
         sizes={model: Size(**{key: int(size[key]) for key in Size.__annotations__}) for model, size in sizes.items()},
         unrecovered=unrecovered,
         frontier=read_frontier(FRONTIER, params.frontier, *draws),
-        sensitivity=sensitivity_tables(read_predictions(SENSITIVITY), *draws),
+        sensitivity=sensitivity_tables(read_table(SENSITIVITY), *draws),
         absent={"distilled": distilled.reason} if distilled.source == "none" else {},
         sparsity=float(sizes["pruned"]["pruned_weights"] / sizes["pruned"]["prunable_weights"]),
         vocabulary=int(read_config(MODEL)["vocab_size"]),
@@ -98,10 +96,7 @@ def summary(results: Results) -> pd.DataFrame:
         row: dict[str, Any] = {"model": model, **vars(size)}
         for comparison in results.comparisons:
             key, estimate = comparison.figure.key, comparison.estimates[model]
-            interval = estimate.interval
-            row[key] = significant(estimate.value)
-            row[f"{key}_low"] = significant(interval.low) if interval else None
-            row[f"{key}_high"] = significant(interval.high) if interval else None
+            row |= dict.fromkeys([key, f"{key}_low", f"{key}_high"]) | estimate.rounded(key)
             row[f"{key}_n"] = comparison.n
             for reference in REFERENCES:
                 found = comparison.differences.get((model, reference))

@@ -1,7 +1,7 @@
 """The wording that the report and its page share: answer, notes, tables, and how a figure is written."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from stages.lib.reporting.study import Results
 
 SIGNIFICANT = 0.05
 IN_THE_TABLE = ("perplexity", "bits_per_byte", "accuracy", "rougeL")
-HEADED_BEFORE_RECOVERY = "perplexity before recovery ↓"
 SIGNS = dict(zip(REFERENCES, "*†", strict=True))
 
 
@@ -25,6 +24,15 @@ class Mark:
     sign: str
     reference: str
     p: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure as text, the value by which a table sorts it, and its marks."""
+
+    text: str
+    value: float | str = ""
+    marks: Sequence[Mark] = ()
 
 
 def answer(results: Results) -> str:
@@ -107,6 +115,24 @@ def with_interval(value: float, interval: Interval | None, places: int, sign: st
 
 def estimated(estimate: Estimate) -> str:
     return with_interval(estimate.value, estimate.interval, places(estimate.value))
+
+
+def models_table(results: Results) -> tuple[list[str], dict[str, list[Cell]]]:
+    """The names of the columns, and each model's cells: its size, and the figures with the most to say."""
+    shown, unrecovered = [results.by_key[key] for key in IN_THE_TABLE], results.unrecovered
+    before = ["perplexity before recovery ↓"] if unrecovered else []
+    rows: dict[str, list[Cell]] = {}
+    for model, size in results.sizes.items():
+        counts = (size.total_parameters, size.effective_parameters, size.stored_bytes)
+        rows[model] = [Cell(f"{count:,}", count) for count in counts]
+        if unrecovered:
+            rows[model].append(_cell(unrecovered[model]) if model in unrecovered else Cell(""))
+        rows[model] += [_cell(comparison.estimates[model], marks(comparison, model)) for comparison in shown]
+    return ["parameters", "effective", "stored, bytes", *before, *map(headed, shown)], rows
+
+
+def _cell(estimate: Estimate, marked: Sequence[Mark] = ()) -> Cell:
+    return Cell(estimated(estimate), estimate.value, marked)
 
 
 def curve_name(method: str, steps: int) -> str:

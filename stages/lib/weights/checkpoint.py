@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import checked_sums
+from stages.lib.weights.families import family_of, read_config
+from stages.lib.weights.family import Family
 
 WEIGHTS = "model.safetensors"
 
@@ -54,6 +56,26 @@ class Checkpoint:
                     "save the model as float32 first"
                 )
         self._bytes = np.memmap(self.path, dtype=np.uint8, mode="r", offset=8 + length)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The content of the folder's `config.json`. Raises UserError if it cannot be read."""
+        return read_config(self.folder)
+
+    @cached_property
+    def family(self) -> Family:
+        """Raises UserError for an architecture that no family describes."""
+        return family_of(self.folder)
+
+    @property
+    def depth(self) -> int:
+        """The number of blocks."""
+        return self.family.depth(self.config)
+
+    @property
+    def prunable(self) -> list[str]:
+        """The names of all prunable tensors, in state-dict order."""
+        return self.family.weights(range(self.depth))
 
     @property
     def names(self) -> list[str]:

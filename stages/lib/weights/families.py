@@ -38,19 +38,3 @@ def family_of(model: Path) -> Family:
             "describe it in a module of stages/lib/weights"
         )
     return FAMILIES[model_type]
-
-
-def prunable_weights(model: Path) -> list[str]:
-    """The names of a model folder's prunable tensors, in state-dict order."""
-    return family_of(model).prunable(read_config(model))
-
-
-def tied_head(model: Path) -> list[str]:
-    """The name of the one tensor that is both a model folder's token embedding and its head.
-
-    Raises UserError if the model has a head of its own.
-    """
-    family, config = family_of(model), read_config(model)
-    if not config.get("tie_word_embeddings", True):
-        raise UserError(f"{model}: its head is not tied to the token embedding, so there is no tied head to prune")
-    return [family.embedding]

@@ -1,6 +1,6 @@
 """How a model family is described: where an architecture keeps its blocks, matrices and neurons."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,6 @@ class Family:
         """The name of one matrix of one block."""
         return self.inside(block, f"{matrix}.weight")
 
-    def prunable(self, config: Mapping[str, Any]) -> list[str]:
-        """The names of all prunable tensors, in state-dict order."""
-        return [self.weight(block, matrix) for block in range(self.depth(config)) for matrix in self.matrices]
+    def weights(self, blocks: Iterable[int]) -> list[str]:
+        """The names of all matrices of some blocks, in state-dict order."""
+        return [self.weight(block, matrix) for block in blocks for matrix in self.matrices]

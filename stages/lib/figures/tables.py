@@ -1,0 +1,78 @@
+"""The tables of many points: perplexity by sensitivity, and by the frontier of the methods."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from stages.lib.figures.definitions import FIGURES, estimate, figures_of, items
+from stages.lib.files.errors import UserError
+from stages.lib.files.parquet import read_table
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.params import Frontier
+
+POINT = ["method", "sparsity", "recovery_steps", "effective_parameters", "stored_bytes"]
+COLUMNS = [*POINT, "perplexity", "perplexity_low", "perplexity_high"]
+
+TABLES: dict[str, tuple[str, type]] = {
+    "sparsities": ("sparsity", float),
+    "matrices": ("matrix", str),
+    "blocks": ("block", int),
+}
+"""Sensitivity: by the parts pruned, the name and type of the column of points."""
+
+RATIO = replace(FIGURES[0], key="ratio", values="added_nll")
+"""Perplexity as a multiple of that of the unpruned model."""
+
+
+def read_frontier(folder: Path, settings: "Frontier", resamples: int, seed: int) -> pd.DataFrame:
+    """One row per point and number of steps of recovery; none if no method is asked for.
+
+    Points that are no longer asked for are not read. Raises UserError if one that is asked for is missing.
+    """
+    scored = _paths(folder, settings)
+    rows = []
+    for method in settings.methods:
+        for sparsity in settings.sparsities:
+            if (method, sparsity) not in scored:
+                raise UserError(f"{folder}: has no point of {method} at {sparsity}; run `dvc repro`")
+            table = read_table(scored[method, sparsity])
+            for point, scores in table.groupby(POINT, sort=False):
+                figures = figures_of("perplexity", scores.drop(columns=POINT), resamples, seed)
+                rows.append(dict(zip(POINT, point, strict=True)) | figures)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _paths(folder: Path, settings: "Frontier") -> dict[tuple[str, float], Path]:
+    """The files of the methods asked for, by method and sparsity; a file is named by its stage."""
+    return {
+        (method, float(found[1])): path
+        for path in folder.glob("*.parquet")
+        for method in settings.methods
+        if (found := re.fullmatch(rf"{re.escape(method)}-([0-9.e-]+)", path.stem))
+    }
+
+
+def sensitivity_tables(scores: pd.DataFrame, resamples: int, seed: int) -> dict[str, pd.DataFrame]:
+    """From the scores of all points to three tables, one row per point, under the keys of `TABLES`.
+
+    `ratio` is to the perplexity of the same text with nothing pruned; its interval is paired.
+    """
+    unpruned = _items(scores[scores["pruned"] == "nothing"])
+    tables: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
+    for (pruned, point), found in scores[scores["pruned"] != "nothing"].groupby(["pruned", "point"], sort=False):
+        column, kind = TABLES[str(pruned)]
+        rows = _items(found).assign(added_nll=lambda rows: rows["nll"] - unpruned["nll"])
+        row: dict[str, Any] = {column: kind(point)}
+        row |= {key: int(found[key].iloc[0]) for key in ("pruned_weights", "effective_parameters")}
+        for figure in (FIGURES[0], RATIO):
+            row |= estimate(figure, rows, resamples, seed).rounded(figure.key)
+        tables[str(pruned)].append({**row, "tokens": int(rows["tokens"].sum())})
+    return {table: pd.DataFrame(rows) for table, rows in tables.items()}
+
+
+def _items(scores: pd.DataFrame) -> pd.DataFrame:
+    return items("perplexity", scores[["document", "window", "tokens", "bytes", "nll"]])
