@@ -25,7 +25,7 @@ from lm_eval.models.huggingface import HFLM
 from stages.lib.corpora.rows import read_rows
 from stages.lib.inference.device import set_up
 from stages.lib.inference.likelihood import SEPARATOR, losses_within
-from stages.lib.inference.loading import Loaded, load
+from stages.lib.inference.loading import Loaded, load_original
 from stages.lib.plumbing.params import load_params
 
 WINDOW = 1024
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3, help="how often each side runs (default: 3)")
     arguments = parser.parse_args()
     params = load_params()
-    loaded = load(Path("data/model"), Path("data/original"), set_up(params.compute, params.seed))
+    loaded = load_original(Path("data/model"), set_up(params.compute, params.seed))
     editorials = read_rows(Path("data/text"), "test")["text"].tolist()
     long = documents_of_whole_windows(loaded, SEPARATOR.join(editorials), arguments.long)
     result = {

@@ -109,7 +109,7 @@ def compare_masks(folder: Path, k: int, torch_masks: Path) -> dict[str, int]:
     checkpoint = Checkpoint(folder)
     recipe = MagnitudePruned.at(checkpoint, "blocks", select(checkpoint, Checkpoint(folder).prunable, k))
     threshold = Threshold(int(recipe.threshold_bits, 16), recipe.ties)
-    bound = np.float32(threshold.value)
+    bound = np.uint32(threshold.bits).view(np.float32)
     counts = {"pruned_here": 0, "pruned_by_torch": 0, "ties": 0, "differ_at_ties": 0, "differ_elsewhere": 0}
     with np.load(torch_masks) as masks:
         for name, mask in magnitude_masks(checkpoint, Checkpoint(folder).prunable, threshold):

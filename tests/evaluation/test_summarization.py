@@ -5,13 +5,13 @@ from pathlib import Path
 import evaluate
 import pytest
 import torch
-from conftest import CPU, ROOT, prose
+from conftest import CPU, ROOT, load, prose
 from rouge_score import rouge_scorer
 
 from stages.lib.evaluation.rouge import KINDS, Rouge
 from stages.lib.evaluation.summarization import lead_sentence, prompts, summarize
 from stages.lib.files.errors import UserError
-from stages.lib.inference.loading import Loaded, load
+from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Summarize
 
 DOCUMENTS = [prose(words, words) for words in (12, 4, 30, 9)]

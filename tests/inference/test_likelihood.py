@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CPU, prose
+from conftest import CPU, load, prose
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,7 +19,7 @@ from stages.lib.figures.definitions import FIGURES, value
 from stages.lib.files.errors import UserError
 from stages.lib.inference import likelihood
 from stages.lib.inference.likelihood import SEPARATOR, tokenize, windows
-from stages.lib.inference.loading import Loaded, load
+from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Perplexity
 
 DOCUMENTS = [prose(200, 1), prose(150, 2), "🦜 naïve — 東京\n", prose(90, 3)]

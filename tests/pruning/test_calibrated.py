@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from conftest import CPU, prose
+from conftest import CPU, load, prose
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from stages.lib.inference.calibration import calibration_windows
-from stages.lib.inference.loading import Loaded, load
+from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.calibrated import calibrated_masks
 from stages.lib.pruning.importance import LEAST_GROWTH, OUTLIER, block_sensitivities, outlier_shares
 from stages.lib.pruning.method import OnText

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune
-from conftest import CPU, Finished, changed_params, make_project, write_params
+from conftest import CPU, Finished, changed_params, load, make_project, write_params
 
-from stages.lib.inference.loading import load
 from stages.lib.plumbing.params import load_params
 from stages.lib.recipes.changed import Changed
 from stages.lib.recipes.masks import Pruned

@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, ROOT, magnitude_recipe
+from conftest import CPU, ROOT, load, magnitude_recipe
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from stages.lib.files.hashing import write_sums
-from stages.lib.inference.loading import load
 from stages.lib.plumbing.params import load_params
 from stages.lib.pruning.budgets import pruned_count
 from stages.lib.recipes.kept_blocks import KeptBlocks
@@ -18,7 +17,7 @@ from stages.lib.recipes.merged import MergedFeedForward, block_groups, merge, wr
 from stages.lib.recipes.recipe import materialize, size_of, write_recipe
 from stages.lib.reporting.exporting import export
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.gpt2 import GPT2
+from stages.lib.weights.families import GPT2
 
 
 def size(base: Path, recipe: Path) -> dict[str, int]:

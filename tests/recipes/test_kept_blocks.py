@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, TINY
+from conftest import CPU, TINY, load
 from transformers import PreTrainedTokenizerFast
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
-from stages.lib.inference.loading import load
 from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.recipe import materialize, write_recipe
 from stages.lib.weights.checkpoint import Checkpoint

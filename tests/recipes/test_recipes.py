@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, TINY, magnitude_recipe
+from conftest import CPU, TINY, load, magnitude_recipe
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
-from stages.lib.inference.loading import load
 from stages.lib.recipes.changed import Changed, write_changes
 from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.magnitude import MagnitudePruned
 from stages.lib.recipes.merged import MergedFeedForward, merge, write_permutations
-from stages.lib.recipes.other_checkpoint import OtherCheckpoint
+from stages.lib.recipes.pretrained import OtherCheckpoint
 from stages.lib.recipes.recipe import Recipe, materialize, read_recipe, write_recipe
 from stages.lib.recipes.scoped import ScopedMask
 from stages.lib.recipes.stored import StoredMask

@@ -1,23 +1,32 @@
 """Masks as packed bits: round trips, their size, and that a changed bit is never used."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import CPU
+from conftest import CPU, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stages.lib.files.errors import UserError
-from stages.lib.inference.loading import load
+from stages.lib.recipes.masks import Mask
 from stages.lib.recipes.recipe import write_recipe
-from stages.lib.recipes.stored import MASKS, StoredMask, read_masks, write_masks
+from stages.lib.recipes.stored import MASKS, StoredMask
 from stages.lib.weights.checkpoint import Checkpoint
 
 SHAPES = st.lists(hnp.array_shapes(min_dims=1, max_dims=2, max_side=40), min_size=1, max_size=4)
+
+
+def base_of(masks: Sequence[tuple[str, Mask]]) -> Any:
+    """A checkpoint with only what a mask needs: its name, and the shapes of its prunable tensors."""
+    shapes = {name: mask.shape for name, mask in masks}
+    return SimpleNamespace(sha256="0" * 64, prunable=list(shapes), shape=shapes.__getitem__)
 
 
 @settings(deadline=None)
@@ -25,13 +34,13 @@ SHAPES = st.lists(hnp.array_shapes(min_dims=1, max_dims=2, max_side=40), min_siz
 def test_round_trip(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     masks = [(str(number), data.draw(hnp.arrays(np.bool_, shape))) for number, shape in enumerate(data.draw(SHAPES))]
     folder = tmp_path_factory.mktemp("masks")
-    digest, compressed = write_masks(masks, folder)
+    recipe = StoredMask.store(base_of(masks), "wanda", masks, folder)
     bits = b"".join(np.packbits(mask).tobytes() for _, mask in masks)
-    assert digest.hexdigest() == hashlib.sha256(bits).hexdigest()
-    assert digest.pruned == sum(int(mask.sum()) for _, mask in masks)
+    assert recipe.mask_sha256 == hashlib.sha256(bits).hexdigest()
+    assert recipe.pruned == sum(int(mask.sum()) for _, mask in masks)
     size = (folder / MASKS).stat().st_size
-    assert size < len(bits) if compressed else size == len(bits)
-    read = list(read_masks(folder, [(name, mask.shape) for name, mask in masks], compressed))
+    assert size < len(bits) if recipe.compressed else size == len(bits)
+    read = list(recipe.masks(base_of(masks), folder))
     for (name, mask), (name_read, mask_read) in zip(masks, read, strict=True):
         assert name == name_read
         np.testing.assert_array_equal(mask, mask_read)
@@ -40,7 +49,7 @@ def test_round_trip(data: st.DataObject, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize(("share", "compresses"), [(0.1, True), (0.5, False)])
 def test_bits_are_compressed_where_that_is_smaller(tmp_path: Path, share: float, compresses: bool) -> None:
     mask = np.random.default_rng(0).random((1000, 800)) < share
-    assert write_masks([("a", mask)], tmp_path)[1] == compresses
+    assert StoredMask.store(base_of([("a", mask)]), "wanda", [("a", mask)], tmp_path).compressed == compresses
     size = (tmp_path / MASKS).stat().st_size
     assert size <= mask.size / 8
     entropy = -(share * np.log2(share) + (1 - share) * np.log2(1 - share))

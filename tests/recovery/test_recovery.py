@@ -14,19 +14,18 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import CPU, TINY, Finished, changed_params, prose, write_jsonl, write_params
+from conftest import CPU, TINY, Finished, changed_params, load, prose, write_jsonl, write_params
 from repository import ENVIRONMENT, Repository, ran
 from safetensors.torch import load_file
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional
 
 from stages.lib.files.errors import UserError
-from stages.lib.inference.loading import Loaded, load
+from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Recover
 from stages.lib.recipes.recipe import materialize
 from stages.lib.recovery.schedule import learning_rate, windows_per_step
-from stages.lib.recovery.training import train
-from stages.lib.recovery.training_text import training_windows
+from stages.lib.recovery.training import train, training_windows
 from stages.lib.weights.checkpoint import Checkpoint
 
 RunStage = Callable[..., Finished]

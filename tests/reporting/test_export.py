@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, Finished, changed_params, write_params
+from conftest import CPU, Finished, changed_params, load, write_params
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages.lib.figures.definitions import BEFORE_RECOVERY
 from stages.lib.files.parquet import read_table
 from stages.lib.files.places import metrics_path, predictions_path
-from stages.lib.inference.loading import load
 from stages.lib.plumbing.params import Params
 from stages.lib.pruning.methods import METHODS
-from stages.lib.reporting.model_card import render
+from stages.lib.reporting.exporting import render
 
 RunStage = Callable[..., Finished]
 

@@ -18,7 +18,7 @@ from stages.lib.figures.definitions import FIGURES, Estimate
 from stages.lib.figures.statistics import Interval
 from stages.lib.figures.tables import COLUMNS
 from stages.lib.reporting.example_changes import flipped_reviews, summary_pairs
-from stages.lib.reporting.page import Run, render
+from stages.lib.reporting.page import render
 from stages.lib.reporting.study import Results, Size
 
 HOSTILE = "<script>document.title = 'taken'</script><img src=http://192.0.2.1/x onerror=\"document.title='taken'\">"
@@ -65,9 +65,9 @@ def results(unrecovered: bool = False) -> Results:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     pictures = {name: ROOT / "report" / f"{name}.svg" for name in ("cost", "frontier", "sensitivity")}
-    run = Run({"cue": f"`a` {HOSTILE}"}, "A machine", {"prune": {"seconds": 1.5, "peak_resident_mb": 1234}})
+    settings, times = {"cue": f"`a` {HOSTILE}"}, {"prune": {"seconds": 1.5, "peak_resident_mb": 1234}}
     path = folder / "index.html"
-    path.write_text(render(results(), FLIPS, PAIRS, pictures, run), encoding="utf-8")
+    path.write_text(render(results(), FLIPS, PAIRS, pictures, settings, times), encoding="utf-8")
     return path
 
 

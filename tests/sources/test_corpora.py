@@ -15,7 +15,7 @@ from stages.lib.corpora.sampling import draw, shuffled
 from stages.lib.corpora.splits import UNSPLIT, assign_splits
 from stages.lib.files.errors import UserError
 from stages.lib.plumbing.params import Params, load_params
-from stages.lib.sources.docstrings import described_objects
+from stages.lib.sources.docstrings import docstring_rows
 from stages.lib.sources.documents import read_documents
 from stages.lib.sources.hutto import editorials, reviews
 from stages.lib.sources.reviews import read_reviews
@@ -172,7 +172,7 @@ def test_docstrings_are_read_without_importing(tmp_path: Path) -> None:
         archive.writestr("thing/tests/test_a.py", MODULE)
         archive.writestr("thing/copy.py", MODULE)  # the same pairs once more
         archive.writestr("thing/data.txt", "x")
-    assert [(item.name, item.description, item.summary) for item in described_objects(wheel)] == [
+    assert [(row["document"], row["text"], row["summary"]) for row in docstring_rows(wheel)] == [
         (
             "thing/a.py:documented",
             "It takes things, one by one, and adds them.\n\nThen it stops.",

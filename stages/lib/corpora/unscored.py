@@ -10,10 +10,7 @@ LONG = 200
 
 
 def unscored_documents(folder: Path) -> list[str]:
-    """The documents of a text's train split.
-
-    Raises UserError if there are none, or one of them is scored as well.
-    """
+    """The documents of a text's train split. Raises UserError if there are none, or one of them is scored as well."""
     documents: list[str] = read_rows(folder, "train")["text"].tolist()
     scored = {text for text in read_rows(folder, "test")["text"] if len(text) >= LONG}
     for text in documents:

@@ -4,21 +4,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import torch
-from tqdm import tqdm
 
 from stages.lib.corpora.sampling import draw
 from stages.lib.evaluation.finetuning import Labels, Probabilities, fine_tune
 from stages.lib.files.errors import UserError
-from stages.lib.inference.batches import by_length, last_states
+from stages.lib.inference.batches import Features, features
 from stages.lib.inference.loading import Loaded
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Classify
-
-Features = npt.NDArray[np.float32]
 
 
 def predict_classes(
@@ -60,17 +55,6 @@ def tokenize(loaded: Loaded, texts: Sequence[str], max_tokens: int) -> list[list
     limit = min(max_tokens, loaded.context_length)
     tokens: list[list[int]] = loaded.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
     return tokens
-
-
-@torch.inference_mode()
-def features(loaded: Loaded, tokens: Sequence[Sequence[int]], batch_size: int) -> Features:
-    """The frozen body's features. Shape: (texts, hidden)."""
-    found = np.empty((len(tokens), loaded.model.config.hidden_size), dtype=np.float32)
-    with tqdm(total=len(tokens), unit="text", desc="features") as progress:
-        for batch in by_length([len(sequence) for sequence in tokens], batch_size):
-            found[batch] = last_states(loaded, [tokens[index] for index in batch]).float().cpu().numpy()
-            progress.update(len(batch))
-    return found
 
 
 def fit_head(train: Features, labels: Labels, test: Features, regularization: float, seed: int) -> Probabilities:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from stages.lib.files.errors import UserError
-from stages.lib.inference.batches import by_length, last_states
+from stages.lib.inference.batches import by_length, features, last_states
 from stages.lib.inference.loading import Loaded
 
 if TYPE_CHECKING:
@@ -44,19 +44,6 @@ def fine_tune(
     nn.init.normal_(head.weight, std=loaded.model.config.initializer_range)
     nn.init.zeros_(head.bias)
     head.to(loaded.device)
-    _train(loaded, head, train, labels, settings, seed)
-    _verify_masks(loaded)
-    return _predict(loaded, head, test, classes, settings.batch_size)
-
-
-def _train(
-    loaded: Loaded,
-    head: nn.Linear,
-    train: Sequence[Sequence[int]],
-    labels: Labels,
-    settings: "Classify",
-    seed: int,
-) -> None:
     plan = [batch for epoch in range(settings.epochs) for batch in _epoch(train, settings.batch_size, seed + epoch)]
     weights = [*loaded.body.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
@@ -75,6 +62,13 @@ def _train(
         hold_masks(loaded)
         progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     loaded.model.eval()
+    revived = sum(bool(loaded.model.get_parameter(name)[mask].any()) for name, mask in loaded.masks.items())
+    if revived:
+        raise AssertionError(f"pruned weights of {revived} matrices are not zero after fine-tuning")
+    states = torch.from_numpy(features(loaded, test, settings.batch_size)).to(loaded.device)
+    with torch.inference_mode():
+        probabilities: Probabilities = functional.softmax(head(states).cpu().double(), dim=1).numpy()
+    return probabilities
 
 
 def _epoch(train: Sequence[Sequence[int]], batch_size: int, seed: int) -> Iterator[list[int]]:
@@ -95,23 +89,3 @@ def hold_masks(loaded: Loaded) -> None:
     """Set every pruned weight to zero again."""
     for name, mask in loaded.masks.items():
         loaded.model.get_parameter(name).masked_fill_(mask, 0)
-
-
-@torch.no_grad()
-def _verify_masks(loaded: Loaded) -> None:
-    revived = sum(
-        int(torch.count_nonzero(loaded.model.get_parameter(name)[mask])) for name, mask in loaded.masks.items()
-    )
-    if revived:
-        raise AssertionError(f"{revived} pruned weights are not zero after fine-tuning")
-
-
-@torch.inference_mode()
-def _predict(
-    loaded: Loaded, head: nn.Linear, test: Sequence[Sequence[int]], classes: int, batch_size: int
-) -> Probabilities:
-    found = np.empty((len(test), classes))
-    for batch in tqdm(list(by_length([len(sequence) for sequence in test], batch_size)), unit="batch", desc="test"):
-        logits = head(last_states(loaded, [test[index] for index in batch]).float())
-        found[batch] = functional.softmax(logits.cpu().double(), dim=1).numpy()
-    return found

@@ -20,6 +20,7 @@ from stages.lib.files.places import (
 )
 from stages.lib.inference.device import Device, set_up
 from stages.lib.inference.loading import ready
+from stages.lib.recipes.changed import RECOVERY, Changed
 from stages.lib.recipes.recipe import apply, materialize, read_recipe, size_of
 from stages.lib.weights.checkpoint import Checkpoint
 
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
 
 
 def predict(model: str, measures: Collection[MeasureName], params: "Params") -> None:
-    """Load a model once, and write its predictions for each of the measures.
-
-    Raises UserError if model or data are missing or damaged, or a setting does not fit them.
-    """
+    """Load a model once, and write its predictions for some measures. Raises UserError if a setting does not fit."""
     device, tables = set_up(params.compute, params.seed), {}
     checkpoint = Checkpoint(MODEL)  # hashed once
     unrecovered = _unrecovered_scores(model, checkpoint, device, params) if "perplexity" in measures else None
@@ -60,7 +58,7 @@ def _unrecovered_scores(model: str, checkpoint: Checkpoint, device: Device, para
     """The scores of a recovered model before recovery; None if it was not recovered."""
     folder = recipe_folder(model)
     recipe = read_recipe(folder)
-    if not recipe.recovered:
+    if not (isinstance(recipe, Changed) and recipe.by == RECOVERY):
         return None
     if model == "pruned":  # its method may have changed weights before
         made = materialize(checkpoint, written_recipe(model))

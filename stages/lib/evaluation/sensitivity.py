@@ -1,10 +1,6 @@
-"""Scores the text by sparsity, and with each kind of matrix or each block pruned alone.
+"""Scores the text by sparsity, and with each kind of matrix or each block pruned alone."""
 
-One model in memory serves all points. Masks of growing sparsity are nested, so each adds to the one before; a part
-that was pruned alone is restored from the checkpoint.
-"""
-
-from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,90 +14,47 @@ from stages.lib.inference.blockwise import BlockInputs
 from stages.lib.inference.device import set_up
 from stages.lib.inference.likelihood import TokenizedText, negative_log_likelihoods, tokenize
 from stages.lib.inference.loading import Loaded, load_original
-from stages.lib.pruning.trial_pruning import restore, zero_smallest
+from stages.lib.pruning.importance import restore, zero_smallest
 from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from stages.lib.plumbing.params import Params, Perplexity
+    from stages.lib.plumbing.params import Params, Perplexity, Sensitivity
 
 
 def score_sensitivity(params: "Params") -> pd.DataFrame:
-    """The scores of all points of `params.sensitivity`.
-
-    Columns: pruned (sparsities, matrices or blocks), point (its sparsity, matrix or block), pruned_weights,
-    effective_parameters, and those of `score`. The first point of all has nothing pruned.
-    """
-    settings = params.sensitivity
+    """The scores of all points of `params.sensitivity`, as `score_points` returns them."""
     loaded = load_original(MODEL, set_up(params.compute, params.seed))
-    text = tokenize(loaded.tokenizer, read_rows(TEXT, "test")["text"].tolist()).head(settings.tokens)
-    scored = Sensitivity(loaded, text, params.perplexity)
-    points = [
-        scored.unpruned(),
-        *scored.by_sparsity(settings.sparsities),
-        *scored.by_matrix(settings.alone),
-        *scored.by_block(settings.alone),
+    text = tokenize(loaded.tokenizer, read_rows(TEXT, "test")["text"].tolist()).head(params.sensitivity.tokens)
+    return score_points(loaded, text, params.sensitivity, params.perplexity)
+
+
+def score_points(loaded: Loaded, text: TokenizedText, settings: "Sensitivity", windows: "Perplexity") -> pd.DataFrame:
+    """The scores of a text by the original, and with each part of it pruned alone; the model is left as it was.
+
+    Columns: pruned (nothing, sparsities, matrices or blocks), point (its sparsity, matrix or block), pruned_weights,
+    effective_parameters, and those of `score`.
+    """
+    family, blocks, inputs = loaded.family, range(loaded.checkpoint.depth), BlockInputs(loaded.blocks)
+    zeros = count_zeros(loaded.checkpoint)
+    non_zero = sum(loaded.checkpoint.size(name) - count for name, count in zeros.items())
+    with inputs.recorded():
+        dense = sums(text, negative_log_likelihoods(loaded, text, windows), windows)
+    tables = [{"pruned": "nothing", "point": "", "pruned_weights": 0, "effective_parameters": non_zero, **dense}]
+    matrices = {matrix: [family.weight(block, matrix) for block in blocks] for matrix in family.matrices}
+    points: list[tuple[str, str, list[str], float, AbstractContextManager[None]]] = [
+        *(("sparsities", str(share), family.weights(blocks), share, nullcontext()) for share in settings.sparsities),
+        *(("matrices", matrix, names, settings.alone, nullcontext()) for matrix, names in matrices.items()),
+        *(("blocks", str(n), family.weights([n]), settings.alone, inputs.resumed(n)) for n in blocks),
     ]
-    return pd.concat(points, ignore_index=True)
-
-
-class Sensitivity:
-    """A model, the text that it is scored on, and its scores while nothing is pruned."""
-
-    def __init__(self, loaded: Loaded, text: TokenizedText, settings: "Perplexity") -> None:
-        self._loaded = loaded
-        self._family = loaded.family
-        self._text = text
-        self._settings = settings
-        self._zeros = count_zeros(loaded.checkpoint)
-        self._blocks = range(loaded.checkpoint.depth)
-        self._inputs = BlockInputs(loaded.blocks)
-        with self._inputs.recorded():
-            self._dense = self._score()
-
-    def unpruned(self) -> pd.DataFrame:
-        """The scores with nothing pruned."""
-        return self._point("nothing", "", [], 0, self._dense)
-
-    def by_sparsity(self, sparsities: Sequence[float]) -> Iterator[pd.DataFrame]:
-        """All prunable weights together, at each of the ascending sparsities."""
-        names = self._family.weights(self._blocks)
-        for sparsity in tqdm(sparsities, unit="point", desc="sparsities"):
-            k = zero_smallest(self._loaded, names, sparsity)
-            yield self._point("sparsities", str(sparsity), names, k, self._score() if k else self._dense)
-        restore(self._loaded, names)
-
-    def by_matrix(self, sparsity: float) -> Iterator[pd.DataFrame]:
-        """Each kind of matrix alone, in all blocks."""
-        for matrix in tqdm(self._family.matrices, unit="point", desc="matrices"):
-            names = [self._family.weight(block, matrix) for block in self._blocks]
-            yield self._alone("matrices", matrix, names, sparsity)
-
-    def by_block(self, sparsity: float) -> Iterator[pd.DataFrame]:
-        """Each block alone."""
-        for block in tqdm(self._blocks, unit="point", desc="blocks"):
-            with self._inputs.resumed(block):
-                yield self._alone("blocks", str(block), self._family.weights([block]), sparsity)
-
-    def _alone(self, pruned: str, point: str, names: Sequence[str], sparsity: float) -> pd.DataFrame:
-        k = zero_smallest(self._loaded, names, sparsity)
-        scores = self._point(pruned, point, names, k, self._score())
-        restore(self._loaded, names)
-        return scores
-
-    def _score(self) -> pd.DataFrame:
-        losses = negative_log_likelihoods(self._loaded, self._text, self._settings)
-        return sums(self._text, losses, self._settings)
-
-    def _point(self, pruned: str, point: str, names: Sequence[str], k: int, scores: pd.DataFrame) -> pd.DataFrame:
-        checkpoint = self._loaded.checkpoint
-        non_zero = sum(checkpoint.size(name) - zeros for name, zeros in self._zeros.items())
-        columns = {
-            "pruned": pruned,
-            "point": point,
-            "pruned_weights": k,
-            "effective_parameters": non_zero - max(0, k - sum(self._zeros[name] for name in names)),
-        }
-        return pd.concat([pd.DataFrame(columns, index=scores.index), scores], axis=1)
+    for pruned, point, names, share, within in tqdm(points, unit="point", desc="sensitivity"):
+        k = zero_smallest(loaded, names, share)
+        effective = non_zero - max(0, k - sum(zeros[name] for name in names))
+        with within:
+            scores = sums(text, negative_log_likelihoods(loaded, text, windows), windows) if k else dense
+        restore(loaded, names)
+        columns = {"pruned": pruned, "point": point, "pruned_weights": k, "effective_parameters": effective}
+        tables.append({**columns, **scores})
+    return pd.concat(map(pd.DataFrame, tables), ignore_index=True)
 
 
 def count_zeros(checkpoint: Checkpoint) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Summaries by a causal language model: the text that it adds after document and cue."""
+"""Summaries by a causal language model, the text that it adds after document and cue, and their ROUGE."""
 
 import re
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from stages.lib.corpora.sampling import draw
+from stages.lib.evaluation.rouge import KINDS, Rouge
 from stages.lib.files.errors import UserError
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.loading import Loaded
@@ -26,8 +27,6 @@ def predict_summaries(loaded: Loaded, documents: pd.DataFrame, settings: "Summar
     Columns: document, summary, rouge1, rouge2, rougeL, lead_rouge1, lead_rouge2, lead_rougeL. Raises UserError if
     there are too few documents.
     """
-    from stages.lib.evaluation.rouge import KINDS, Rouge
-
     documents = draw(documents, settings.examples, seed, "summarize.examples", settings.order)
     references = documents["summary"].tolist()
     summaries = summarize(loaded, documents["text"].tolist(), settings)
@@ -52,10 +51,7 @@ def lead_sentence(document: str) -> str:
 
 
 def prompts(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> list[list[int]]:
-    """Document and cue as tokens, long documents truncated at their end so that a summary fits.
-
-    Raises UserError if cue and summary leave no room for a document.
-    """
+    """Document and cue as tokens, documents truncated at their end. Raises UserError if nothing of any is left."""
     cue = loaded.tokenizer(settings.cue, add_special_tokens=False)["input_ids"]
     room = loaded.context_length - len(cue) - settings.max_new_tokens
     if room < 1:

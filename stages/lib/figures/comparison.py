@@ -55,10 +55,7 @@ class Comparison:
 
 
 def compare(figure: Figure, tables: Tables, resamples: int, seed: int) -> Comparison:
-    """Compare all models in one figure.
-
-    Raises UserError if a model was measured on other items, as with another tokenizer.
-    """
+    """Compare all models in one figure. Raises UserError if a model was measured on other items."""
     rows = {model: items(figure.measure, found[figure.measure]) for model, found in tables.items()}
     _check_same_items(figure.measure, rows)
     models, weights = list(rows), columns(figure, rows["original"])[1]

@@ -68,10 +68,7 @@ def wilson(successes: int, trials: int) -> Interval:
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:
-    """The exact p-value of McNemar's test (1947): do two models err on the same examples?
-
-    Takes for both whether each example was right. Without any disagreement the p-value is 1.
-    """
+    """The exact p-value of McNemar's test (1947) that two models err on other examples, from whether each was right."""
     from scipy import stats
 
     only_first = int(np.count_nonzero(first & ~second))

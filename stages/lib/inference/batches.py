@@ -7,9 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
 
 from stages.lib.inference.loading import Loaded
 
+Features = npt.NDArray[np.float32]
 TokenIds: TypeAlias = Sequence[int] | npt.NDArray[np.int64]
 
 
@@ -38,6 +40,17 @@ def last_states(loaded: Loaded, batch: Sequence[TokenIds], side: Literal["left",
         input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
     ).last_hidden_state
     return states[torch.arange(len(ids), device=ids.device), last_real(mask)]
+
+
+@torch.inference_mode()
+def features(loaded: Loaded, tokens: Sequence[Sequence[int]], batch_size: int) -> Features:
+    """The frozen body's features. Shape: (texts, hidden)."""
+    found = np.empty((len(tokens), loaded.model.config.hidden_size), dtype=np.float32)
+    with tqdm(total=len(tokens), unit="text", desc="features") as progress:
+        for batch in by_length([len(sequence) for sequence in tokens], batch_size):
+            found[batch] = last_states(loaded, [tokens[index] for index in batch]).float().cpu().numpy()
+            progress.update(len(batch))
+    return found
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:

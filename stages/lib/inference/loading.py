@@ -11,8 +11,8 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from stages.lib.files.errors import UserError
 from stages.lib.inference.device import Device
 from stages.lib.recipes.kind import Materialized
-from stages.lib.recipes.original import Original
-from stages.lib.recipes.recipe import apply, materialize
+from stages.lib.recipes.pretrained import Original
+from stages.lib.recipes.recipe import apply
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.family import Family
 
@@ -54,24 +54,13 @@ class Loaded:
         return int(self.model.config.max_position_embeddings)
 
 
-def load(base: Path, recipe: Path, device: Device, keep_masks: bool = False) -> Loaded:
-    """Load a base model folder with a recipe folder applied to it.
-
-    Raises UserError if either is missing or damaged, or the recipe is for another base.
-    """
-    return ready(materialize(Checkpoint(base), recipe), device, keep_masks)
-
-
 def load_original(base: Path, device: Device) -> Loaded:
     """Load a base model folder as it is. Raises UserError if it is missing or damaged."""
     return ready(apply(Original(), Checkpoint(base), base), device)
 
 
 def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loaded:
-    """Load a materialized model, whose weights may share memory with the loaded one.
-
-    Raises UserError if config, weights or tokenizer do not fit together.
-    """
+    """Load a materialized model. Raises UserError if config, weights or tokenizer do not fit together."""
     folder = made.checkpoint.folder
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -10,10 +10,7 @@ Location: TypeAlias = tuple[int | str, ...]
 
 
 def explain(error: ValidationError, content: Any, schema: Schema) -> str:
-    """Describe the most helpful mistake, and count the others.
-
-    `content` was validated against `schema`. A field's description says which values its key takes.
-    """
+    """Describe the most helpful mistake in content that was validated against a schema, and count the others."""
     errors = error.errors(include_url=False)
     # A misspelt key is both unknown and missing: the unknown one is more helpful.
     first = min(errors, key=lambda item: item["type"] != "extra_forbidden")

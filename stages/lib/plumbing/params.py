@@ -159,10 +159,15 @@ def _ascending(sparsities: list[float]) -> list[float]:
     return sparsities
 
 
+Sparsities: TypeAlias = Annotated[
+    list[Annotated[float, Field(ge=0, lt=1)]],
+    Field(min_length=1, description="a list of numbers from 0 to below 1, in ascending order"),
+    AfterValidator(_ascending),
+]
+
+
 class Sensitivity(Section):
-    sparsities: Annotated[
-        list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1), AfterValidator(_ascending)
-    ] = Field(description="a list of numbers from 0 to below 1, in ascending order")
+    sparsities: Sparsities
     alone: float = Field(gt=0, lt=1, description="a number above 0 and below 1: the sparsity of each part alone")
     tokens: int = Field(ge=2, description="a whole number of tokens from 2: the first ones of the scored text")
 
@@ -171,9 +176,7 @@ class Frontier(Section):
     methods: Annotated[list[MethodName], AfterValidator(_distinct)] = Field(
         description=f"a list of {_METHODS}, each once; empty for none"
     )
-    sparsities: Annotated[
-        list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1), AfterValidator(_ascending)
-    ] = Field(description="a list of numbers from 0 to below 1, in ascending order")
+    sparsities: Sparsities
     steps: int = Field(ge=0, description="a whole number from 0 (no recovery)")
 
 
@@ -201,10 +204,7 @@ class Params(Section):
 
 
 def load_params(path: Path = PARAMS) -> Params:
-    """Read and check the whole file.
-
-    Raises ParamsError, with one line that names the key, its value, and the values that it takes.
-    """
+    """Read and check the whole file. Raises ParamsError, which names key, value, and the values that the key takes."""
     try:
         # YAML 1.2 as DVC reads it: 2e-5 is a number, and a key given twice is an error.
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))

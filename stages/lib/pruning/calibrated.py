@@ -1,6 +1,7 @@
 """Prunes a model block by block, by any method whose scores depend on calibration text."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -39,19 +40,14 @@ def input_statistics(
     layers: Sequence[nn.Module], run: Callable[[], object], statistic: Callable[[torch.Tensor], torch.Tensor]
 ) -> list[torch.Tensor]:
     """A statistic of each layer's inputs, summed over all tokens that `run` passes through them."""
-    found: list[torch.Tensor | None] = [None for _ in layers]
+    found: dict[int, torch.Tensor] = {}
 
-    def add(index: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            more = statistic(inputs[0].flatten(end_dim=-2))
-            so_far = found[index]
-            found[index] = more if so_far is None else so_far + more
+    def add(index: int, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        more = statistic(inputs[0].flatten(end_dim=-2))
+        found[index] = found[index] + more if index in found else more
 
-        return hook
-
-    hooks = [layer.register_forward_pre_hook(add(index)) for index, layer in enumerate(layers)]
+    hooks = [layer.register_forward_pre_hook(partial(add, index)) for index, layer in enumerate(layers)]
     run()
     for hook in hooks:
         hook.remove()
-    assert all(total is not None for total in found), "a layer was not run"
-    return [total for total in found if total is not None]
+    return [found[index] for index in range(len(layers))]

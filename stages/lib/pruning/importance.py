@@ -1,18 +1,20 @@
-"""How much each block matters, for budgets that spare the blocks that matter most."""
+"""How much a part of a model matters: by its outliers, or by pruning it alone on trial."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from tqdm import tqdm
 
 from stages.lib.inference.blockwise import BlockInputs, through_blocks
 from stages.lib.inference.likelihood import losses_within
 from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.calibrated import input_statistics
-from stages.lib.pruning.trial_pruning import restore, zero_smallest
+from stages.lib.pruning.selection import select
 from stages.lib.pruning.wanda import input_squares, wanda_scores
+from stages.lib.recipes.magnitude import magnitude_masks
 
 OUTLIER = 5.0
 """An outlier is a score above this many times the block's mean, OWL's M: 5 or 7 in the paper."""
@@ -59,3 +61,22 @@ def _loss(loaded: Loaded, windows: Sequence[torch.Tensor]) -> float:
     """The mean negative log-likelihood of all tokens but each window's first, in nats."""
     sequences = [window[0].cpu().numpy() for window in windows]
     return float(np.concatenate(losses_within(loaded, sequences, [1] * len(sequences), 1)).mean())
+
+
+@torch.no_grad()
+def zero_smallest(loaded: Loaded, names: Sequence[str], sparsity: float) -> int:
+    """Zero a share of the named tensors together, the smallest by the checkpoint's magnitudes; returns their number."""
+    checkpoint = loaded.checkpoint
+    k = round(sparsity * sum(checkpoint.size(name) for name in names))
+    for name, mask in magnitude_masks(checkpoint, names, select(checkpoint, names, k)):
+        weight = loaded.model.get_parameter(name)
+        weight.masked_fill_(torch.from_numpy(mask).to(weight.device), 0)
+    return k
+
+
+@torch.no_grad()
+def restore(loaded: Loaded, names: Sequence[str]) -> None:
+    """Restore the named tensors from the checkpoint."""
+    with safe_open(loaded.checkpoint.path, framework="pt") as file:
+        for name in names:
+            loaded.model.get_parameter(name).copy_(file.get_tensor(name))

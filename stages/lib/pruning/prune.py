@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 
 def prune(checkpoint: Checkpoint, params: "Params", folder: Path) -> None:
-    """Prune a base checkpoint as `params.prune` says, and write the recipe into a folder.
-
-    Raises UserError if the text is too short, or the scope does not fit the model.
-    """
+    """Prune a base, and write the recipe into a folder. Raises UserError if scope or text do not fit the model."""
     settings = params.prune
     method, scope = method_named(settings.method), resolve_scope(settings.method, settings.scope)
     k = pruned_count(settings, sum(map(checkpoint.size, checkpoint.prunable)))

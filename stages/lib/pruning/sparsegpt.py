@@ -32,10 +32,7 @@ def input_products(inputs: "torch.Tensor") -> "torch.Tensor":
 
 
 def sparsegpt_mask(weight: "torch.Tensor", products: "torch.Tensor", scope: str, k: int) -> Mask:
-    """Update a matrix in place, and return the mask of the k weights that are to be zero.
-
-    Shapes: (outputs, inputs) and (inputs, inputs).
-    """
+    """The mask of k weights of a matrix, updated in place. Shapes: (outputs, inputs) and (inputs, inputs)."""
     assert scope == "layer", "the only scope of this method"
     outputs, inputs = weight.shape
     updated = weight.float()

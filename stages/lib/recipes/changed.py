@@ -17,7 +17,7 @@ from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.kind import Digest, Kind, Materialized
 from stages.lib.recipes.magnitude import MagnitudePruned
 from stages.lib.recipes.merged import MergedFeedForward
-from stages.lib.recipes.other_checkpoint import OtherCheckpoint
+from stages.lib.recipes.pretrained import OtherCheckpoint
 from stages.lib.recipes.scoped import ScopedMask
 from stages.lib.recipes.stored import StoredMask
 from stages.lib.weights.checkpoint import Checkpoint
@@ -52,10 +52,6 @@ class Changed(Kind):
     def unchanged(self) -> Kind:
         return self.of
 
-    @property
-    def recovered(self) -> bool:
-        return self.by == RECOVERY
-
     def base(self, checkpoint: Checkpoint) -> Checkpoint:
         return self.of.base(checkpoint)
 
@@ -65,10 +61,7 @@ class Changed(Kind):
 
 
 def write_changes(before: "Mapping[str, torch.Tensor]", after: "Mapping[str, torch.Tensor]", folder: Path) -> str:
-    """Write into a folder how weights changed; returns the file's SHA-256.
-
-    Tensors that did not change are left out.
-    """
+    """Write into a folder how weights changed, tensors that did not left out; returns the file's SHA-256."""
     import torch
     from safetensors.torch import save_file
 
@@ -90,10 +83,7 @@ def write_changes(before: "Mapping[str, torch.Tensor]", after: "Mapping[str, tor
 
 
 def apply_changes(weights: "dict[str, torch.Tensor]", folder: Path, digest: str) -> None:
-    """Replace each weight that `write_changes` stored a change of.
-
-    Raises UserError if the file does not have that SHA-256, or does not fit the weights.
-    """
+    """Replace each weight that has a stored change. Raises UserError if the file is damaged or of other weights."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

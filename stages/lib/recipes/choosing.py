@@ -31,10 +31,7 @@ def pattern_of(scope: str) -> tuple[int, int] | None:
 
 
 def spread(k: int, sizes: Sequence[int] | Counts) -> Counts:
-    """How many elements of each part are pruned, k in total. Shape: (parts,).
-
-    Each number is less than one away from k × size / total, for any sizes.
-    """
+    """How many of k are pruned in each part: less than one away from k × size / total. Shape: (parts,)."""
     upto = np.cumsum(np.asarray(sizes, dtype=np.int64))
     total = int(upto[-1])
     ends = np.array([k * int(end) // total for end in upto], dtype=np.int64)  # Python's integers do not overflow
@@ -66,10 +63,7 @@ def choose(scores: Scores, scope: str, k: int) -> Mask:
 
 
 def smallest_of_rows(scores: Scores, counts: Counts) -> Mask:
-    """True at each row's `counts` smallest scores; among equal scores the first are chosen.
-
-    Shapes: (rows, columns) and (rows,).
-    """
+    """True at each row's `counts` smallest scores, the first among equals. Shapes: (rows, columns) and (rows,)."""
     ordered = np.sort(scores, axis=1)  # values only: an argsort takes ten times as long
     kth = np.take_along_axis(ordered, np.maximum(counts, 1)[:, None] - 1, axis=1)
     mask: Mask = scores <= kth

@@ -51,20 +51,12 @@ class Kind(BaseModel):
         """This recipe without later changes to its weights."""
         return self
 
-    @property
-    def recovered(self) -> bool:
-        """Whether training changed the weights."""
-        return False
-
     def base(self, checkpoint: Checkpoint) -> Checkpoint:
         """The checkpoint that this recipe applies to. Raises UserError if that is damaged or the wrong one."""
         raise NotImplementedError
 
     def apply(self, model: Materialized, folder: Path) -> None:
-        """Turn the base's config and weights into this model's, in place.
-
-        `folder` is the recipe's. Raises UserError if a file in it is damaged, or the result is not the recipe's.
-        """
+        """Turn the base into this model, in place. Raises UserError if a file of the recipe or the result is wrong."""
         raise NotImplementedError
 
 

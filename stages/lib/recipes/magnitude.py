@@ -26,10 +26,6 @@ class Threshold:
     ties: int
     """How many weights of exactly this magnitude are chosen, the first ones in state-dict order."""
 
-    @property
-    def value(self) -> float:
-        return float(np.uint32(self.bits).view(np.float32))
-
 
 class MagnitudePruned(Pruned):
     """The base with the `pruned` smallest magnitudes of a part of it set to zero."""

@@ -57,10 +57,7 @@ class Pruned(OverBase):
         raise NotImplementedError
 
     def checked_masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
-        """The same masks; after the last one, raises UserError if they are not those of the recipe.
-
-        Use none of them before the iterator has ended.
-        """
+        """The same masks. Raises UserError after the last one if they are not the recipe's, so use none before."""
         digest = MaskDigest()
         for name, mask in self.masks(checkpoint, folder):
             digest.add(mask)

@@ -49,10 +49,14 @@ class MergedFeedForward(OverBase):
     """Of the averaged tensors, group by group, in the order of the family."""
 
     def apply(self, model: Materialized, folder: Path) -> None:
-        family = model.checkpoint.family
-        depth = family.depth(model.config)
-        permutations = read_permutations(folder, self.n, depth, neurons_of(family, model.weights))
-        if merge(model.weights, family, depth, self.n, self.anchor_only, permutations) != self.merged_sha256:
+        family, path = model.checkpoint.family, folder / PERMUTATIONS
+        try:
+            permutations = {int(block): permutation for block, permutation in load_file(path).items()}
+            depth = family.depth(model.config)
+            merged = merge(model.weights, family, depth, self.n, self.anchor_only, permutations)
+        except (SafetensorError, OSError, ValueError, IndexError, RuntimeError) as error:
+            raise UserError(f"{path}: damaged ({error}); `python -m stages.verify` prints the fix") from None
+        if merged != self.merged_sha256:
             raise UserError(f"{folder}: the average is not the recipe's; `python -m stages.verify` prints the fix")
 
 
@@ -69,14 +73,6 @@ def feed_forward_of(family: Family) -> FeedForward:
             "remove merged_* from compare.variants in params.yaml"
         )
     return family.feed_forward
-
-
-def neurons_of(family: Family, weights: "Mapping[str, torch.Tensor]") -> int:
-    """How many neurons the feed-forward of a block has."""
-    first = feed_forward_of(family).pre_activations[0]
-    axis = feed_forward_of(family).neuron_axes[f"{first}.weight"]
-    assert axis is not None
-    return int(weights[family.weight(0, first)].shape[axis])
 
 
 def merge(
@@ -122,17 +118,3 @@ def _permuted(tensor: "torch.Tensor", axis: int | None, permutation: Permutation
 def write_permutations(permutations: Permutations, folder: Path) -> None:
     """Write permutations into a recipe's folder."""
     save_file({str(block): permutation for block, permutation in permutations.items()}, folder / PERMUTATIONS)
-
-
-def read_permutations(folder: Path, n: int, depth: int, neurons: int) -> dict[int, Permutation]:
-    """Read the permutations of groups of n blocks. Raises UserError if they are damaged or of other blocks."""
-    path = folder / PERMUTATIONS
-    try:
-        read = {int(block): permutation for block, permutation in load_file(path).items()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); `python -m stages.verify` prints the fix") from None
-    wanted = {block for group in block_groups(depth, n) for block in group[1:]}
-    whole = all(np.array_equal(np.sort(order), np.arange(neurons)) for order in read.values())
-    if set(read) != wanted or not whole:
-        raise UserError(f"{path}: not the permutations of this recipe; `python -m stages.verify` prints the fix")
-    return read

@@ -11,7 +11,7 @@ from stages.lib.files.places import LOSSES
 from stages.lib.files.writing import write_json
 from stages.lib.recipes.changed import Changed, Unchanged, write_changes
 from stages.lib.recipes.kind import Kind, Materialized
-from stages.lib.recipes.original import Original
+from stages.lib.recipes.pretrained import Original
 from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ def write_recipe(recipe: Recipe, folder: Path) -> None:
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """Read a recipe from its folder.
-
-    Raises UserError if there is none, it is damaged, or the folder holds anything else.
-    """
+    """Read a recipe from its folder. Raises UserError if it is missing or damaged, or not the folder's only content."""
     path = folder / RECIPE
     try:
         recipe = _RECIPE.validate_json(path.read_bytes())

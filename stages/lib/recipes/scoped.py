@@ -17,10 +17,7 @@ ScopedMethod: TypeAlias = Literal["magnitude", "random"]
 
 
 class ScopedMask(Pruned):
-    """The base with the smallest scores of each matrix, row or N:M group set to zero.
-
-    For methods whose scores follow from the base or from a seed, so that the masks can be recomputed.
-    """
+    """The base with the smallest scores of each matrix, row or N:M group set to zero; base or seed give the scores."""
 
     kind: Literal["scoped"] = "scoped"
     base_sha256: Digest
@@ -43,10 +40,7 @@ class ScopedMask(Pruned):
     def of(
         cls, checkpoint: Checkpoint, method: ScopedMethod, scope: str, block_counts: Sequence[int], seed: int
     ) -> "ScopedMask":
-        """The recipe that prunes `block_counts` weights of each block; computes its masks' digest.
-
-        Raises UserError if M of a scope N:M does not divide a matrix's inputs.
-        """
+        """The recipe that prunes `block_counts` weights by block. Raises UserError if N:M does not fit the inputs."""
         digest = MaskDigest.of(scoped_masks(checkpoint, method, scope, block_counts, seed))
         return cls(
             base_sha256=checkpoint.sha256,
@@ -88,8 +82,5 @@ def scoped_masks(
 
 
 def random_scores(size: int, seed: int, matrix: int) -> npt.NDArray[np.uint64]:
-    """One number per weight, from the seed and the matrix's number. Shape: (size,).
-
-    The generator's raw output is the same on every machine and in every version of numpy.
-    """
+    """One number per weight, the same on every machine and in every version of numpy. Shape: (size,)."""
     return np.random.Philox(key=np.array([seed, matrix], dtype=np.uint64)).random_raw(size)

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def recover_model(model: str, params: "Params") -> None:
-    """Write the recipe of a model that is measured, and the loss of each step; without steps, copy the recipe.
-
-    Raises as `recover` does.
-    """
+    """Write a model's recipe after recovery, if only a copy, and the loss of each step. Raises as `recover` does."""
     log: Log = []
     with new_folder(recipe_folder(model)) as folder:
         shutil.copytree(written_recipe(model), folder, dirs_exist_ok=True)
@@ -40,8 +37,7 @@ def recover(model: str, params: "Params", folder: Path) -> "Log":
     from stages.lib.recipes.changed import CHANGES, RECOVERY, Unchanged
     from stages.lib.recipes.recipe import apart, materialize, read_recipe, write_changed
     from stages.lib.recovery.states import state_folder
-    from stages.lib.recovery.training import train
-    from stages.lib.recovery.training_text import training_windows
+    from stages.lib.recovery.training import train, training_windows
     from stages.lib.weights.checkpoint import Checkpoint
 
     device = replace(set_up(params.compute, params.seed), dtype=torch.float32)

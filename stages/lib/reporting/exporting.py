@@ -1,24 +1,89 @@
-"""Writes a recipe's model as a dense Hugging Face folder, without a model class."""
+"""Exports a model as a dense Hugging Face folder, without a model class, with a card of its figures."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
+from stages.lib.figures.definitions import BEFORE_RECOVERY, FIGURES
 from stages.lib.files.hashing import SUMS
+from stages.lib.files.places import MEASURES, metrics_path
+from stages.lib.pruning.methods import method_named, resolve_scope
 from stages.lib.recipes.recipe import apart, materialize
+from stages.lib.reporting.templates import rendered
+from stages.lib.shrinking.variants import Method, parse_variant
 from stages.lib.weights.checkpoint import WEIGHTS, Checkpoint
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.params import Params
+
+_NAMES = {
+    "effective_parameters": "effective parameters (non-zero entries)",
+    "total_parameters": "parameters",
+    "prunable_weights": "prunable weights",
+    "pruned_weights": "weights set to zero",
+    "sparsity": "share of the prunable weights",
+    BEFORE_RECOVERY: "perplexity before recovery",
+    **{figure.key: figure.name for figure in FIGURES},
+    "tokens": "tokens scored",
+    "lead_rougeL": "ROUGE-L of the first sentence",
+}
+
+
+_WHERE = {"global": "of all blocks' matrices together", "layer": "of each matrix", "row": "of each output of a matrix"}
+_TOWARDS = {"distill": "towards the predictions of the original", "lm": "on the text alone"}
+_VARIANTS: dict[Method, str] = {
+    "merged": "Blocks in groups of {n}: all blocks of a group use the average of its aligned feed-forwards.",
+    "merged-anchor": "Blocks in groups of {n}: the first of a group uses the average of its aligned feed-forwards.",
+    "compressed": "Of each {n} blocks only the first is kept.",
+    "pruned-tied-head": "The smallest weights of the tied head are zero; no block is touched.",
+    "distilled": "A smaller pretrained model, as the pipeline normalized it.",
+}
 
 
 def export(base: Path, recipe: Path, out: Path) -> None:
-    """Apply a recipe to its base and write config, tokenizer and weights into the folder `out`.
-
-    Raises UserError if either is missing or damaged, or the recipe is for another base.
-    """
+    """Write config, tokenizer and weights of a recipe's model into the folder `out`. Raises as `materialize` does."""
     made = materialize(Checkpoint(base), recipe)
     # safetensors refuses tensors that share memory
     save_file(apart(made.weights), out / WEIGHTS, metadata={"format": "pt"})
     ignored = shutil.ignore_patterns(WEIGHTS, "config.json", SUMS)
     shutil.copytree(made.checkpoint.folder, out, ignore=ignored, dirs_exist_ok=True)
     (out / "config.json").write_text(json.dumps(made.config, indent=2) + "\n", encoding="utf-8")
+
+
+def read_metrics(model: str) -> dict[str, Any]:
+    """The figures that the pipeline has measured of a model so far."""
+    measured: dict[str, Any] = {}
+    for path in (metrics_path(measure, model) for measure in MEASURES):
+        if path.is_file():
+            measured |= json.loads(path.read_text(encoding="utf-8"))
+    return measured
+
+
+def _made(model: str, params: "Params") -> str:
+    """How a model was made, in sentences."""
+    if model == "original":
+        return "The original model, as the pipeline normalized it."
+    if model == "pruned":
+        scope = resolve_scope(params.prune.method, params.prune.scope)
+        where = _WHERE.get(scope, f"by the pattern {scope}")
+        method = method_named(params.prune.method)
+        made = f"{method.summary} {where} are zero ({method.source})."
+    else:
+        variant = parse_variant(model)
+        made = _VARIANTS[variant.method].format(n=variant.n)
+    recovery = params.recover
+    if recovery.steps:
+        made += (
+            f" It was then trained for {recovery.steps:,} steps of {recovery.tokens_per_step:,} tokens, "
+            f"{_TOWARDS[recovery.objective]}, with the zeros in its matrices held at zero."
+        )
+    return made
+
+
+def render(model: str, params: "Params", measured: dict[str, Any]) -> str:
+    """The card as Markdown, with the hub's metadata header."""
+    rows = {name: f"{measured[key]:,}" for key, name in _NAMES.items() if key in measured}
+    return rendered("card.md", model=model, made=_made(model, params), rows=rows)

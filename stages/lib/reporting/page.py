@@ -5,7 +5,6 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,21 +23,15 @@ if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
 
 
-@dataclass(frozen=True)
-class Run:
-    """The settings of a run, and its machine."""
-
-    settings: Mapping[str, str]
-    machine: str
-    times: Mapping[str, Mapping[str, float]]
-    """By stage: `seconds` and `peak_resident_mb`."""
-
-
-def render(results: Results, flips: pd.DataFrame, pairs: pd.DataFrame, pictures: Mapping[str, Path], run: Run) -> str:
-    """The page as HTML; text from data is escaped.
-
-    `pictures` are the report's SVGs by name: cost, frontier and sensitivity.
-    """
+def render(
+    results: Results,
+    flips: pd.DataFrame,
+    pairs: pd.DataFrame,
+    pictures: Mapping[str, Path],
+    settings: Mapping[str, str],
+    times: Mapping[str, Mapping[str, float]],
+) -> str:
+    """The page as HTML, text from data escaped. Takes the report's SVGs by name, and the times by stage."""
     columns, models = models_table(results)
     methods, *sparsities = frontier_rows(results.frontier)
     return rendered(
@@ -55,7 +48,9 @@ def render(results: Results, flips: pd.DataFrame, pairs: pd.DataFrame, pictures:
         flips=flips.to_dict("records"),
         reviews_scored=results.by_key["accuracy"].n,
         pairs=pairs.to_dict("records"),
-        run=run,
+        settings=settings,
+        machine=f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        times=times,
     )
 
 
@@ -72,9 +67,9 @@ def write_page(
     classes = class_names(params.reviews)
     flips = flipped_reviews(read_rows(REVIEWS), original["classify"], pruned["classify"], classes)
     pairs = summary_pairs(read_rows(DOCUMENTS), original["summarize"], pruned["summarize"])
-    run = Run(settings, describe_machine(), read_times(times))
+    taken = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(times.glob("*.json"))}
     with new_file(REPORT / "index.html") as temporary:
-        temporary.write_text(render(results, flips, pairs, pictures, run), encoding="utf-8")
+        temporary.write_text(render(results, flips, pairs, pictures, settings, taken), encoding="utf-8")
 
 
 def _by_size(results: Results) -> str:
@@ -82,14 +77,3 @@ def _by_size(results: Results) -> str:
     perplexity = results.by_key["perplexity"].estimates
     sizes = {model: size.effective_parameters / 1e6 for model, size in results.sizes.items()}
     return ", ".join(f"{model} {perplexity[model].value:.4g} at {size:.1f}M" for model, size in sizes.items())
-
-
-def describe_machine() -> str:
-    """The system and processor of this machine, in words."""
-    system = f"{platform.system()} on {platform.machine()}"
-    return f"{system}, {os.cpu_count()} cores, Python {platform.python_version()}"
-
-
-def read_times(folder: Path) -> dict[str, dict[str, float]]:
-    """The time and memory of each stage's last run, by its name."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}

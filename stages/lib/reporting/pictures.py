@@ -31,10 +31,7 @@ COLOUR = "#4477aa"
 
 
 def draw(results: Results, alone: float, folder: Path) -> dict[str, Path]:
-    """Draw the three pictures into a folder; their paths, by name.
-
-    `alone` is the sparsity at which sensitivity prunes each part alone.
-    """
+    """Draw the three pictures into a folder; their paths, by name. `alone` is the sparsity of each part alone."""
     pictures = {name: folder / f"{name}.svg" for name in ("cost", "frontier", "sensitivity")}
     draw_cost(results.comparisons, results.vocabulary, pictures["cost"])
     draw_frontier(results.frontier, results.by_key["perplexity"], results.sizes, pictures["frontier"])
@@ -57,10 +54,7 @@ def _picture(path: Path, height: float, panels: int = 1, **options: Any) -> Iter
 
 
 def draw_cost(comparisons: Sequence[Comparison], vocabulary: int, path: Path) -> None:
-    """A row per model, a panel per figure.
-
-    Perplexity is on a log scale, next to that of a uniform guess among `vocabulary` tokens.
-    """
+    """A row per model, a panel per figure; perplexity next to that of a uniform guess among `vocabulary` tokens."""
     shown = [comparison for comparison in comparisons if comparison.figure.key in SHOWN]
     models = list(shown[0].estimates)
     with _picture(path, 1.2 + 0.28 * len(models), len(shown), sharey=True) as axes:

@@ -57,10 +57,7 @@ class Results:
 
 
 def read_tables(variants: Sequence[str]) -> Tables:
-    """The predictions of the original, the pruned model and all variants.
-
-    Raises UserError if one is missing or damaged.
-    """
+    """The predictions of the original, the pruned model and all variants. Raises UserError if one cannot be read."""
     models = ("original", "pruned", *variants)
     return {
         model: {measure: read_table(predictions_path(measure, model)) for measure in ITEM_MEASURES} for model in models

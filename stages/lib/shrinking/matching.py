@@ -23,10 +23,7 @@ Activations = npt.NDArray[np.float32]
 
 @torch.inference_mode()
 def pre_activations(loaded: Loaded, windows: Sequence[torch.Tensor]) -> list[list[Activations]]:
-    """For each block, the outputs over all windows of the layers whose outputs tell its neurons apart.
-
-    Raises UserError if the model's family describes no feed-forward.
-    """
+    """By block, the outputs of the layers that tell neurons apart. Raises UserError if the family describes none."""
     tokens = sum(window.shape[1] for window in windows)
     feed_forward = feed_forward_of(loaded.family)
     found: list[list[Activations]] = []
@@ -59,10 +56,7 @@ def _store(into: Activations) -> Callable[[torch.nn.Module, Any, torch.Tensor], 
 
 
 def standardize(activations: Activations) -> None:
-    """Give each row mean 0 and length 1, in place, so that products of rows are correlations.
-
-    A row that is constant correlates with nothing: it becomes 0.
-    """
+    """Give each row mean 0 and length 1 (a constant one: 0), in place, so that products of rows are correlations."""
     activations -= activations.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(activations, axis=1, keepdims=True)
     activations /= np.where(lengths > 0, lengths, 1)

@@ -10,7 +10,7 @@ from stages.lib.pruning.selection import select
 from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.magnitude import MagnitudePruned, weights_in
 from stages.lib.recipes.merged import block_groups
-from stages.lib.recipes.other_checkpoint import OtherCheckpoint
+from stages.lib.recipes.pretrained import OtherCheckpoint
 from stages.lib.recipes.recipe import Recipe, write_recipe
 from stages.lib.shrinking.variants import Variant, parse_variant
 from stages.lib.weights.checkpoint import Checkpoint
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 
 def write_variants(params: "Params", folder: Path) -> None:
-    """Write the recipe of each of `compare.variants` into a folder of its name.
-
-    Raises ParamsError if a variant takes more blocks together than the model has.
-    """
+    """Write the recipe of each of `compare.variants`. Raises ParamsError if the model has fewer than n blocks."""
     settings, checkpoint = params.compare, Checkpoint(MODEL)
     variants = [parse_variant(name) for name in settings.variants]
     for variant in variants:

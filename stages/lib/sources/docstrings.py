@@ -9,44 +9,35 @@ import ast
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from inspect import cleandoc
 from pathlib import Path
 
+from stages.lib.corpora.rows import Row
 from stages.lib.files.errors import UserError
 
 _UNDERLINE = re.compile(r"^[-=~]{3,}$")
 
 
-@dataclass(frozen=True)
-class Described:
-    """An object's docstring: its description and the line that sums it up."""
-
-    name: str
-    description: str
-    summary: str
-
-
-def described_objects(wheel: Path) -> list[Described]:
-    """The distinct (description, summary) pairs of a wheel's modules, its tests left out."""
+def docstring_rows(wheel: Path) -> list[Row]:
+    """The distinct (text, summary) pairs of a wheel's modules, its tests left out, as rows of documents."""
     if not zipfile.is_zipfile(wheel):
         raise UserError(f"{wheel.name}: not a wheel; format docstrings needs one")
-    found: dict[tuple[str, str], Described] = {}
+    found: dict[tuple[str, str], Row] = {}
     with zipfile.ZipFile(wheel) as archive:
         for module in sorted(archive.namelist()):
             if module.endswith(".py") and "tests" not in module.split("/"):
                 for item in _in_module(module, archive.read(module)):
-                    found.setdefault((item.description, item.summary), item)
+                    found.setdefault((item["text"], item["summary"]), item)
     return list(found.values())
 
 
-def _in_module(module: str, source: bytes) -> Iterator[Described]:
+def _in_module(module: str, source: bytes) -> Iterator[Row]:
     for name, docstring in _docstrings(ast.parse(source), module):
         lines = cleandoc(docstring).splitlines()
         if len(lines) > 2 and lines[0].endswith(".") and not lines[1].strip():
             description = _description(lines[2:])
             if description:
-                yield Described(name, description, lines[0].strip())
+                yield {"document": name, "text": description, "summary": lines[0].strip()}
 
 
 def _docstrings(tree: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:

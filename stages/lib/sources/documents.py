@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING
 from stages.lib.corpora.rows import Row
 from stages.lib.corpora.splits import Files
 from stages.lib.files.errors import UserError
-from stages.lib.sources.docstrings import described_objects
+from stages.lib.sources.docstrings import docstring_rows
 from stages.lib.sources.tables import read_table
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.items import Documents
-
-COLUMNS = {"text": "text", "summary": "summary"}
-"""The columns of a table, if `columns` does not name others."""
 
 
 def read_documents(item: "Documents", files: Files) -> list[Row]:
@@ -31,11 +28,8 @@ def read_documents(item: "Documents", files: Files) -> list[Row]:
 
 def _pairs(item: "Documents", path: Path) -> list[Row]:
     if item.format == "docstrings":
-        return [
-            {"document": found.name, "text": found.description, "summary": found.summary}
-            for found in described_objects(path)
-        ]
-    rows = read_table(path, item.columns.model_dump() if item.columns else COLUMNS)
+        return docstring_rows(path)
+    rows = read_table(path, ("text", "summary"), item.columns)
     for number, row in enumerate(rows, 1):
         for key in ("text", "summary"):
             if not isinstance(row[key], str) or not row[key].strip():

@@ -18,18 +18,10 @@ if TYPE_CHECKING:
 
 # Weights as safetensors only; pickles and code are not downloaded.
 _MODEL_FILES = [
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "model-*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
+    *("config.json", "generation_config.json", "chat_template.jinja"),
+    *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model"),
+    *("vocab.json", "merges.txt"),
 ]
 
 
@@ -90,22 +82,19 @@ def _verify(item: "Hub", folder: Path) -> None:
             raise UserError(f"{item.repo}: has no {name} at {item.revision}; correct `sha256` in params.yaml")
         found = sha256(folder / name)
         if found != digest:
-            _forget(folder / name)
+            (folder / name).resolve().unlink()  # otherwise the hub's cache would give it again and again
             raise UserError(
                 f"{item.repo}: {name} has sha256 {found}, pinned is {digest}; run again, or correct the pin"
             )
     for path in folder.rglob("*"):
         pinned = str(path.relative_to(folder)) in item.sha256
         if path.is_file() and not pinned and not _is_as_listed(path):
-            _forget(path)
+            path.resolve().unlink()
             raise UserError(f"{item.repo}: {path.name} does not match the hub's listing, it arrived damaged; run again")
 
 
 def _is_as_listed(path: Path) -> bool:
-    """Whether a file in the hub's cache has the content that the hub listed.
-
-    The cache names a file's content by that hash: SHA-256 of a large file, Git's own of a small one.
-    """
+    """Whether a file has the content that the hub listed: the cache names it by SHA-256 or, if small, Git's hash."""
     listed = path.resolve()
     if re.fullmatch("[0-9a-f]{64}", listed.name):
         return sha256(listed) == listed.name
@@ -113,8 +102,3 @@ def _is_as_listed(path: Path) -> bool:
         content = listed.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == listed.name
     return True  # where the file system has no links, the cache keeps no such name
-
-
-def _forget(path: Path) -> None:
-    """Remove a damaged file, which would otherwise be taken from the hub's cache again and again."""
-    path.resolve().unlink()

@@ -13,8 +13,6 @@ from stages.lib.sources.tables import read_table
 if TYPE_CHECKING:
     from stages.lib.plumbing.items import Reviews
 
-COLUMNS = {"text": "text", "label": "label"}
-"""The columns of a table, if `columns` does not name others."""
 TEST_SHARE = 0.5
 """The share that is scored, if `test_share` does not say."""
 
@@ -22,10 +20,7 @@ Labelled = dict[str, tuple[str, int]]
 
 
 def read_reviews(item: "Reviews", files: Files, seed: int) -> list[Row]:
-    """Read the files of the reviews into rows.
-
-    Raises UserError for a text that is missing or a label that names no class.
-    """
+    """Read the files of the reviews into rows. Raises UserError for a text that is missing or an unknown label."""
     labelled = {split: _labelled(item, paths) for split, paths in files.items()}
     splits = assign_splits(labelled, item.test_share or TEST_SHARE, seed)
     return [
@@ -40,7 +35,7 @@ def _labelled(item: "Reviews", paths: list[Path]) -> Labelled:
         return {key: value for path in paths for key, value in hutto.reviews(path).items()}
     labelled: Labelled = {}
     for path in paths:
-        for number, row in enumerate(read_table(path, item.columns.model_dump() if item.columns else COLUMNS), 1):
+        for number, row in enumerate(read_table(path, ("text", "label"), item.columns), 1):
             if not isinstance(row["text"], str) or not row["text"].strip():
                 raise UserError(f"{path}, row {number}: has no text; remove the row")
             labelled[str(len(labelled))] = (

@@ -2,18 +2,18 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.lib.files.errors import UserError
 
+if TYPE_CHECKING:
+    from stages.lib.plumbing.items import TextColumns
 
-def read_table(path: Path, columns: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Read the wanted columns, renamed: `columns` maps our names to the file's.
 
-    Raises UserError for an unknown kind of file, an unreadable one, or a missing column.
-    """
+def read_table(path: Path, wanted: Sequence[str], named: "TextColumns | None") -> list[dict[str, Any]]:
+    """Read the wanted columns, which `named` may rename. Raises UserError if the file is unreadable or lacks one."""
     import datasets
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
@@ -37,11 +37,12 @@ def read_table(path: Path, columns: Mapping[str, str]) -> list[dict[str, Any]]:
             if isinstance(cause, OSError) and cause.errno is not None:
                 raise cause from None  # the machine is at fault, not the file
             raise UserError(f"{path}: not readable as {path.suffix[1:]} ({cause}); convert it again") from None
+        columns = {ours: getattr(named, ours) if named else ours for ours in wanted}
         missing = [name for name in columns.values() if name not in table.column_names]
         if missing:
             raise UserError(
                 f"{path}: has no column {missing[0]!r} but {', '.join(table.column_names)}; "
                 "correct `columns` in params.yaml"
             )
-        wanted = table.select_columns(list(columns.values())).to_list()
-    return [{ours: row[theirs] for ours, theirs in columns.items()} for row in wanted]
+        rows = table.select_columns(list(columns.values())).to_list()
+    return [{ours: row[theirs] for ours, theirs in columns.items()} for row in rows]

@@ -12,8 +12,6 @@ from stages.lib.sources.tables import read_table
 if TYPE_CHECKING:
     from stages.lib.plumbing.items import Text
 
-COLUMN = "text"
-"""The column of a table, if `columns` does not name another."""
 TEST_SHARE = 1.0
 """The share that is scored, if `test_share` does not say."""
 
@@ -50,7 +48,7 @@ def _documents(item: "Text", paths: list[Path]) -> dict[str, str]:
         return {path.name: _plain(path) for path in paths}
     if item.format == "hutto-editorials":
         return {key: text for path in paths for key, text in hutto.editorials(path).items()}
-    rows = [row for path in paths for row in read_table(path, {"text": item.columns.text if item.columns else COLUMN})]
+    rows = [row for path in paths for row in read_table(path, ("text",), item.columns)]
     return {str(number): str(row["text"]) for number, row in enumerate(rows)}
 
 

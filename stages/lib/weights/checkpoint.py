@@ -115,10 +115,7 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of the file, by which a recipe names its base.
-
-        Raises UserError if any file of the model folder does not match the folder's sums.
-        """
+        """The SHA-256 of the file. Raises UserError if any file of the folder does not match the folder's sums."""
         return checked_sums(self.folder)[WEIGHTS]
 
     def _entry(self, name: str) -> dict[str, Any]:

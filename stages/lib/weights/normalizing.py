@@ -1,5 +1,6 @@
 """Normalizes a pretrained model into one folder: safetensors, config and tokenizer."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,7 @@ from stages.lib.weights.families import family_of, read_config
 
 _INFINITE = 0x7F800000
 
-
-def quiet() -> None:
-    """Silence warnings that a user cannot act on."""
-    logging.set_verbosity_error()
+logging.set_verbosity_error()  # a user cannot act on the warnings of what is loaded here
 
 
 def normalize_folder(source: Path, out: Path) -> None:
@@ -53,13 +51,8 @@ def normalize_gguf(source: Path, out: Path) -> None:
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise UserError(f"{source.name}: not a GGUF file that transformers can read ({error})") from None
     # The loaded config says quantized, which its weights are not, and would make saving fail.
-    config = type(read.config).from_dict(
-        {
-            key: value
-            for key, value in read.config.to_dict().items()
-            if key not in ("quantization_config", "_name_or_path")
-        }
-    )
+    config = copy.copy(read.config)
+    del config.quantization_config
     config.name_or_path = ""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

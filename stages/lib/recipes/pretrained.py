@@ -1,10 +1,23 @@
-"""Another pretrained model, used as it is: the distilled sibling."""
+"""Pretrained models as they are: the base, or another checkpoint."""
 
 from pathlib import Path
 from typing import Literal
 
 from stages.lib.recipes.kind import Digest, Kind, Materialized, checked_base
 from stages.lib.weights.checkpoint import Checkpoint
+
+
+class Original(Kind):
+    """The base checkpoint as it is."""
+
+    kind: Literal["original"] = "original"
+
+    def base(self, checkpoint: Checkpoint) -> Checkpoint:
+        _ = checkpoint.sha256  # raises if a file of the folder is damaged
+        return checkpoint
+
+    def apply(self, model: Materialized, folder: Path) -> None:
+        pass
 
 
 class OtherCheckpoint(Kind):
