@@ -7,12 +7,9 @@ from stages.lib.plumbing import command
 
 def main(arguments: argparse.Namespace) -> None:
     params = command.load_params()
-    from stages.lib.evaluation.frontier import point_name, score_point
-    from stages.lib.files.parquet import write_table
-    from stages.lib.files.places import FRONTIER
+    from stages.lib.evaluation.frontier import score_point
 
-    method, sparsity = arguments.method, arguments.sparsity
-    write_table(score_point(method, sparsity, params), FRONTIER / f"{point_name(method, sparsity)}.parquet")
+    score_point(arguments.method, arguments.sparsity, params)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from stages.lib.figures.comparison import Comparison, Difference
 from stages.lib.figures.definitions import FIGURES, Estimate
 from stages.lib.figures.statistics import Interval
 from stages.lib.figures.tables import COLUMNS
-from stages.lib.reporting.example_changes import flipped_reviews, summary_pairs
-from stages.lib.reporting.page import render
+from stages.lib.reporting.page import flipped_reviews, render, summary_pairs
 from stages.lib.reporting.study import Results, Size
 
 HOSTILE = "<script>document.title = 'taken'</script><img src=http://192.0.2.1/x onerror=\"document.title='taken'\">"

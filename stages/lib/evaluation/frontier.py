@@ -6,6 +6,7 @@ import pandas as pd
 
 from stages.lib.corpora.rows import read_rows
 from stages.lib.evaluation.perplexity import score
+from stages.lib.files.parquet import write_table
 from stages.lib.files.places import FRONTIER, MODEL, TEXT
 from stages.lib.files.writing import temporary_folder
 from stages.lib.inference.device import set_up
@@ -21,26 +22,21 @@ if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
 
 
-def point_name(method: str, sparsity: str) -> str:
-    """The name of a point, as in its stage's name."""
-    return f"{method}-{sparsity}"
-
-
-def score_point(method: str, sparsity: str, params: "Params") -> pd.DataFrame:
-    """Prune by a method in its own scope, recover, and score the text before and after.
+def score_point(method: str, sparsity: str, params: "Params") -> None:
+    """Prune by a method in its own scope, recover, and write the scores of the text before and after.
 
     Columns: method, sparsity, recovery_steps, effective_parameters, stored_bytes, and those of `score`.
     """
     params, checkpoint = _at_point(params, method, float(sparsity)), Checkpoint(MODEL)
     point: dict[str, Any] = {"method": method, "sparsity": params.prune.sparsity}
-    name = point_name(method, sparsity)
+    name = f"{method}-{sparsity}"  # as in the stage's name
     with temporary_folder(FRONTIER / name) as folder:
         prune(checkpoint, params, folder)
         tables = [_scored(checkpoint, folder, params, point | {"recovery_steps": 0})]
         if params.recover.steps:
             recover(f"frontier-{name}", params, folder)
             tables.append(_scored(checkpoint, folder, params, point | {"recovery_steps": params.recover.steps}))
-    return pd.concat(tables, ignore_index=True)
+    write_table(pd.concat(tables, ignore_index=True), FRONTIER / f"{name}.parquet")
 
 
 def _at_point(params: "Params", method: str, sparsity: float) -> "Params":
@@ -60,4 +56,4 @@ def _scored(checkpoint: Checkpoint, folder: "Path", params: "Params", point: dic
     loaded = ready(made, set_up(params.compute, params.seed))
     table = score(loaded, read_rows(TEXT, "test")["text"].tolist(), params.perplexity)
     columns = point | {key: size[key] for key in ("effective_parameters", "stored_bytes")}
-    return pd.concat([pd.DataFrame(columns, index=table.index), table], axis=1)
+    return pd.DataFrame({**columns, **table})

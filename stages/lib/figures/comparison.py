@@ -2,20 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from stages.lib.figures.definitions import Estimate, Figure, columns, items, own_interval, value
-from stages.lib.figures.statistics import (
-    Interval,
-    holm,
-    mcnemar,
-    paired_p,
-    percentile_interval,
-    resampled_ratios,
-)
+from stages.lib.figures.definitions import Estimate, Figure, draw, estimate, items
+from stages.lib.figures.statistics import Interval, holm, mcnemar, paired_p, percentile_interval
 from stages.lib.files.errors import UserError
 from stages.lib.files.places import MeasureName
 
@@ -58,28 +50,19 @@ def compare(figure: Figure, tables: Tables, resamples: int, seed: int) -> Compar
     """Compare all models in one figure. Raises UserError if a model was measured on other items."""
     rows = {model: items(figure.measure, found[figure.measure]) for model, found in tables.items()}
     _check_same_items(figure.measure, rows)
-    models, weights = list(rows), columns(figure, rows["original"])[1]
-    values = np.vstack([columns(figure, rows[model])[0] for model in models])
-    draws = dict(zip(models, resampled_ratios(values, weights, resamples, seed), strict=True))
-    estimates = {
-        model: Estimate(
-            value(figure, rows[model]), own_interval(figure, rows[model], partial(draws.__getitem__, model))
-        )
-        for model in models
-    }
+    models, n = list(rows), len(rows["original"])
+    draws = dict(zip(models, draw(figure, list(rows.values()), resamples, seed), strict=True))
+    estimates = {model: estimate(figure, rows[model], draws[model]) for model in models}
     differences: dict[tuple[str, str], Difference] = {}
     for reference in REFERENCES:
         others = [model for model in models if model != reference]
-        apart = {model: figure.scale(draws[model]) - figure.scale(draws[reference]) for model in others}
+        apart = {model: draws[model] - draws[reference] for model in others}
         p_values = [_p_value(figure, rows[reference], rows[model], apart[model]) for model in others]
         for model, p, adjusted in zip(others, p_values, holm(p_values), strict=True):
-            differences[model, reference] = Difference(
-                estimates[model].value - estimates[reference].value,
-                percentile_interval(apart[model]) if len(weights) > 1 else None,
-                p,
-                adjusted,
-            )
-    return Comparison(figure, estimates, differences, len(weights), *_described(figure, rows["original"]))
+            difference = estimates[model].value - estimates[reference].value
+            interval = percentile_interval(apart[model]) if n > 1 else None
+            differences[model, reference] = Difference(difference, interval, p, adjusted)
+    return Comparison(figure, estimates, differences, n, *_described(figure, rows["original"]))
 
 
 def _p_value(figure: Figure, reference: pd.DataFrame, model: pd.DataFrame, apart: np.ndarray) -> float:

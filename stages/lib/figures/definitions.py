@@ -1,6 +1,6 @@
 """The figures: how each follows from the predictions of a model, with its interval."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,8 +13,6 @@ from stages.lib.files.writing import significant
 
 BEFORE_RECOVERY = "perplexity_before_recovery"
 """The key of a recovered model's perplexity before recovery."""
-
-LN2 = float(np.log(2))
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Figure:
 
 FIGURES = (
     Figure("perplexity", "perplexity", "lower", "perplexity", "nll", "tokens", np.exp),
-    Figure("bits_per_byte", "bits per byte", "lower", "perplexity", "nll", "bytes", lambda nats: nats / LN2),
+    Figure("bits_per_byte", "bits per byte", "lower", "perplexity", "nll", "bytes", lambda nats: nats / np.log(2)),
     Figure("accuracy", "accuracy", "higher", "classify", "right", "one"),
     Figure("rouge1", "ROUGE-1", "higher", "summarize", "rouge1", "one"),
     Figure("rouge2", "ROUGE-2", "higher", "summarize", "rouge2", "one"),
@@ -65,30 +63,23 @@ def items(measure: MeasureName, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(one=1.0)
 
 
-def columns(figure: Figure, rows: pd.DataFrame) -> tuple[Values, Values]:
-    """The values and the weights of a figure, item by item."""
-    return rows[figure.values].to_numpy(np.float64), rows[figure.weights].to_numpy(np.float64)
-
-
 def value(figure: Figure, rows: pd.DataFrame) -> float:
-    values, weights = columns(figure, rows)
-    return float(figure.scale(values.sum() / weights.sum()))
+    return float(figure.scale(rows[figure.values].to_numpy().sum() / rows[figure.weights].to_numpy().sum()))
 
 
-def own_interval(figure: Figure, rows: pd.DataFrame, draws: Callable[[], Values]) -> Interval | None:
-    """A model's interval: Wilson's for a proportion, else the percentiles of its bootstrap draws."""
+def draw(figure: Figure, rows: Sequence[pd.DataFrame], resamples: int, seed: int) -> Values:
+    """The bootstrap's draws of a figure of some models on the same items. Shape: (models, resamples)."""
+    values = np.vstack([of_model[figure.values].to_numpy(np.float64) for of_model in rows])
+    return figure.scale(resampled_ratios(values, rows[0][figure.weights].to_numpy(np.float64), resamples, seed))
+
+
+def estimate(figure: Figure, rows: pd.DataFrame, draws: Values) -> Estimate:
+    """A figure of one model, with its interval: Wilson's for a proportion, else the percentiles of its draws."""
     if len(rows) < 2:
-        return None
+        return Estimate(value(figure, rows), None)
     if figure.key == "accuracy":
-        return wilson(int(rows["right"].sum()), len(rows))
-    return percentile_interval(figure.scale(draws()))
-
-
-def estimate(figure: Figure, rows: pd.DataFrame, resamples: int, seed: int) -> Estimate:
-    """A figure of one model, with its interval."""
-    values, weights = columns(figure, rows)
-    interval = own_interval(figure, rows, lambda: resampled_ratios(values[None], weights, resamples, seed)[0])
-    return Estimate(value(figure, rows), interval)
+        return Estimate(value(figure, rows), wilson(int(rows["right"].sum()), len(rows)))
+    return Estimate(value(figure, rows), percentile_interval(draws))
 
 
 def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
@@ -102,7 +93,7 @@ def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: 
         wanted.append(UNRECOVERED)
     found: dict[str, float] = {}
     for figure in wanted:
-        found |= estimate(figure, rows, resamples, seed).rounded(figure.key)
+        found |= estimate(figure, rows, draw(figure, [rows], resamples, seed)[0]).rounded(figure.key)
     if measure == "perplexity":
         return {**found, "tokens": int(rows["tokens"].sum())}
     if measure == "summarize":

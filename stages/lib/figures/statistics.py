@@ -6,7 +6,7 @@ matrix product. The models share the draws, which pairs them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,7 @@ _COUNTS_AT_ONCE = 1 << 22
 Values = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     low: float
     high: float
 
@@ -46,8 +45,7 @@ def _draws(items: int, resamples: int, seed: int) -> Iterator[Values]:
 
 def percentile_interval(draws: Values) -> Interval:
     """The bootstrap's percentile interval of one statistic. Shape of `draws`: (resamples,)."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
+    return Interval(*map(float, np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])))
 
 
 def paired_p(differences: Values) -> float:
@@ -63,8 +61,7 @@ def wilson(successes: int, trials: int) -> Interval:
     """Wilson's score interval of a proportion (Wilson 1927)."""
     from scipy import stats
 
-    interval = stats.binomtest(successes, trials).proportion_ci(LEVEL, method="wilson")
-    return Interval(float(interval.low), float(interval.high))
+    return Interval(*stats.binomtest(successes, trials).proportion_ci(LEVEL, method="wilson"))
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.lib.figures.definitions import FIGURES, estimate, figures_of, items
+from stages.lib.figures.definitions import FIGURES, draw, estimate, figures_of, items
 from stages.lib.files.errors import UserError
 from stages.lib.files.parquet import read_table
 
@@ -69,7 +69,7 @@ def sensitivity_tables(scores: pd.DataFrame, resamples: int, seed: int) -> dict[
         row: dict[str, Any] = {column: kind(point)}
         row |= {key: int(found[key].iloc[0]) for key in ("pruned_weights", "effective_parameters")}
         for figure in (FIGURES[0], RATIO):
-            row |= estimate(figure, rows, resamples, seed).rounded(figure.key)
+            row |= estimate(figure, rows, draw(figure, [rows], resamples, seed)[0]).rounded(figure.key)
         tables[str(pruned)].append({**row, "tokens": int(rows["tokens"].sum())})
     return {table: pd.DataFrame(rows) for table, rows in tables.items()}
 

@@ -1,7 +1,7 @@
 """Passes through a model block by block, and passes that start at a block."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -48,13 +48,11 @@ def _first_call(loaded: Loaded, first: nn.Module, window: torch.Tensor) -> _Call
     def catch(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         raise _Caught((arguments[0], arguments[1:], named))
 
-    hook = first.register_forward_pre_hook(catch, with_kwargs=True)
-    try:
-        loaded.body(input_ids=window, use_cache=False)
-    except _Caught as caught:
-        return caught.call
-    finally:
-        hook.remove()
+    with first.register_forward_pre_hook(catch, with_kwargs=True):
+        try:
+            loaded.body(input_ids=window, use_cache=False)
+        except _Caught as caught:
+            return caught.call
     raise AssertionError("the first block was not reached")
 
 
@@ -72,32 +70,27 @@ class BlockInputs:
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Keep the blocks' inputs during the `with` block."""
-
-        def keep(kept: list[torch.Tensor]) -> Any:
-            return lambda module, arguments: kept.append(arguments[0])
-
-        hooks = [
-            block.register_forward_pre_hook(keep(kept)) for block, kept in zip(self._blocks, self._kept, strict=True)
-        ]
-        try:
+        with ExitStack() as hooks:
+            for block, kept in zip(self._blocks, self._kept, strict=True):
+                hooks.enter_context(block.register_forward_pre_hook(partial(_keep, kept)))
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     @contextmanager
     def resumed(self, first: int) -> Iterator[None]:
         """Start each pass at block `first`, with the recorded batches in their order."""
         batches = iter(self._kept[first])
-        hook = self._blocks[first].register_forward_pre_hook(lambda module, arguments: (next(batches), *arguments[1:]))
         for block in self._blocks[:first]:
             block.forward = _pass_on
         try:
-            yield
+            with self._blocks[first].register_forward_pre_hook(lambda _, arguments: (next(batches), *arguments[1:])):
+                yield
         finally:
-            hook.remove()
             for block in self._blocks[:first]:
                 del block.forward
+
+
+def _keep(kept: list[torch.Tensor], module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+    kept.append(arguments[0])
 
 
 def _pass_on(hidden_states: torch.Tensor, *others: Any, **named: Any) -> torch.Tensor:

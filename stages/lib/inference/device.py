@@ -29,13 +29,8 @@ def set_up(compute: "Compute", seed: int) -> Device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.manual_seed(seed)
-    return Device(torch.device(_available(compute.device)), getattr(torch, compute.dtype))
-
-
-def _available(wanted: str) -> str:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return "cuda" if there["cuda"] else "cpu"
+    wanted = compute.device if compute.device != "auto" else "cuda" if there["cuda"] else "cpu"
     if not there[wanted]:
         raise UserError(f"compute.device is {wanted}, which this machine or this torch lacks; use auto or cpu")
-    return wanted
+    return Device(torch.device(wanted), getattr(torch, compute.dtype))

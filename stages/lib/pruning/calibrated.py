@@ -1,6 +1,7 @@
 """Prunes a model block by block, by any method whose scores depend on calibration text."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -46,8 +47,8 @@ def input_statistics(
         more = statistic(inputs[0].flatten(end_dim=-2))
         found[index] = found[index] + more if index in found else more
 
-    hooks = [layer.register_forward_pre_hook(partial(add, index)) for index, layer in enumerate(layers)]
-    run()
-    for hook in hooks:
-        hook.remove()
+    with ExitStack() as hooks:
+        for index, layer in enumerate(layers):
+            hooks.enter_context(layer.register_forward_pre_hook(partial(add, index)))
+        run()
     return [found[index] for index in range(len(layers))]

@@ -33,13 +33,12 @@ class KeptBlocks(OverBase):
             raise UserError(
                 f"the recipe keeps block {self.blocks[-1]}, {model.checkpoint.folder} has {depth}; run `dvc repro`"
             )
-        number = {f"{family.block.format(old)}.": f"{family.block.format(new)}." for new, old in enumerate(self.blocks)}
-        removed = tuple(f"{family.block.format(block)}." for block in range(depth) if block not in self.blocks)
+        prefix = (family.block + ".").format
+        new = dict.fromkeys(map(prefix, range(depth))) | {prefix(old): prefix(n) for n, old in enumerate(self.blocks)}
         kept: dict[str, torch.Tensor] = {}
         for name, weight in model.weights.items():
-            if name.startswith(removed):
-                continue
-            old = next((prefix for prefix in number if name.startswith(prefix)), None)
-            kept[name if old is None else number[old] + name.removeprefix(old)] = weight
+            old = next((block for block in new if name.startswith(block)), "")
+            if (now := new.get(old, "")) is not None:  # not of a block that is left out
+                kept[now + name.removeprefix(old)] = weight
         model.config = {**model.config, family.depth_key: len(self.blocks)}
         model.weights = kept

@@ -6,9 +6,9 @@ from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from stages.lib.recipes.choosing import Scores, choose, pattern_of, spread
+from stages.lib.recipes.choosing import Scores, choose, spread
 from stages.lib.recipes.kind import Digest
 from stages.lib.recipes.masks import Mask, MaskDigest, Pruned
 from stages.lib.weights.checkpoint import Checkpoint
@@ -22,19 +22,11 @@ class ScopedMask(Pruned):
     kind: Literal["scoped"] = "scoped"
     base_sha256: Digest
     method: ScopedMethod
-    scope: str
-    """layer, row or N:M."""
+    scope: Annotated[str, Field(pattern="^(layer|row|[0-9]+:[0-9]+)$")]
     pruned_by_block: list[Annotated[int, Field(ge=0)]]
     seed: Annotated[int, Field(ge=0)] = 0
     """Of random scores."""
     mask_sha256: Digest
-
-    @field_validator("scope")
-    @classmethod
-    def _within_a_matrix(cls, scope: str) -> str:
-        if scope not in ("layer", "row") and pattern_of(scope) is None:
-            raise ValueError("not a scope within a matrix")
-        return scope
 
     @classmethod
     def of(

@@ -4,8 +4,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -36,8 +37,12 @@ def state_folder(states: Path, model: str, recipe: "Recipe", windows: Sequence[t
 
 def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, log: Log) -> None:
     """Save weights, optimizer and log after the last step of the log, in safetensors and JSON."""
+    tensors: dict[str, torch.Tensor] = {}
+    for number, (name, weight) in enumerate(model.named_parameters()):
+        tensors[f"weight {name}"] = weight.data.contiguous()
+        tensors |= {f"optimizer {number} {key}": value.contiguous() for key, value in optimizer.state[weight].items()}
     with new_folder(folder / f"step-{len(log)}") as state:
-        save_file(_tensors(model, optimizer), state / "state.safetensors")
+        save_file(tensors, state / "state.safetensors")
         (state / "log.json").write_text(json.dumps(log), encoding="utf-8")
         write_sums(state)
     for old in _newest_first(folder)[KEPT:]:
@@ -47,11 +52,9 @@ def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Opti
 def newest_state(folder: Path) -> Path | None:
     """The newest undamaged state in a folder, if there is one."""
     for state in _newest_first(folder):
-        try:
+        with suppress(UserError):
             checked_sums(state)
-        except UserError:
-            continue
-        return state
+            return state
     return None
 
 
@@ -70,12 +73,3 @@ def load_state(state: Path, model: torch.nn.Module, optimizer: torch.optim.Optim
 
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), key=lambda path: -int(path.name.removeprefix("step-")))
-
-
-def _tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    tensors: dict[str, Any] = {}
-    for number, (name, weight) in enumerate(model.named_parameters()):
-        tensors[f"weight {name}"] = weight.data.contiguous()
-        for key, value in optimizer.state[weight].items():
-            tensors[f"optimizer {number} {key}"] = value.contiguous()
-    return tensors

@@ -13,7 +13,7 @@ from stages.lib.files.places import MEASURES, metrics_path
 from stages.lib.pruning.methods import method_named, resolve_scope
 from stages.lib.recipes.recipe import apart, materialize
 from stages.lib.reporting.templates import rendered
-from stages.lib.shrinking.variants import Method, parse_variant
+from stages.lib.shrinking.variants import parse_variant
 from stages.lib.weights.checkpoint import WEIGHTS, Checkpoint
 
 if TYPE_CHECKING:
@@ -29,17 +29,6 @@ _NAMES = {
     **{figure.key: figure.name for figure in FIGURES},
     "tokens": "tokens scored",
     "lead_rougeL": "ROUGE-L of the first sentence",
-}
-
-
-_WHERE = {"global": "of all blocks' matrices together", "layer": "of each matrix", "row": "of each output of a matrix"}
-_TOWARDS = {"distill": "towards the predictions of the original", "lm": "on the text alone"}
-_VARIANTS: dict[Method, str] = {
-    "merged": "Blocks in groups of {n}: all blocks of a group use the average of its aligned feed-forwards.",
-    "merged-anchor": "Blocks in groups of {n}: the first of a group uses the average of its aligned feed-forwards.",
-    "compressed": "Of each {n} blocks only the first is kept.",
-    "pruned-tied-head": "The smallest weights of the tied head are zero; no block is touched.",
-    "distilled": "A smaller pretrained model, as the pipeline normalized it.",
 }
 
 
@@ -62,28 +51,14 @@ def read_metrics(model: str) -> dict[str, Any]:
     return measured
 
 
-def _made(model: str, params: "Params") -> str:
-    """How a model was made, in sentences."""
-    if model == "original":
-        return "The original model, as the pipeline normalized it."
-    if model == "pruned":
-        scope = resolve_scope(params.prune.method, params.prune.scope)
-        where = _WHERE.get(scope, f"by the pattern {scope}")
-        method = method_named(params.prune.method)
-        made = f"{method.summary} {where} are zero ({method.source})."
-    else:
-        variant = parse_variant(model)
-        made = _VARIANTS[variant.method].format(n=variant.n)
-    recovery = params.recover
-    if recovery.steps:
-        made += (
-            f" It was then trained for {recovery.steps:,} steps of {recovery.tokens_per_step:,} tokens, "
-            f"{_TOWARDS[recovery.objective]}, with the zeros in its matrices held at zero."
-        )
-    return made
-
-
 def render(model: str, params: "Params", measured: dict[str, Any]) -> str:
     """The card as Markdown, with the hub's metadata header."""
-    rows = {name: f"{measured[key]:,}" for key, name in _NAMES.items() if key in measured}
-    return rendered("card.md", model=model, made=_made(model, params), rows=rows)
+    return rendered(
+        "card.md",
+        model=model,
+        variant=None if model in ("original", "pruned") else parse_variant(model),
+        method=method_named(params.prune.method),
+        scope=resolve_scope(params.prune.method, params.prune.scope),
+        recovery=params.recover,
+        rows={name: f"{measured[key]:,}" for key, name in _NAMES.items() if key in measured},
+    )

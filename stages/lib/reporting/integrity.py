@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,31 +69,25 @@ def check_workspace() -> Iterator[Finding]:
         yield Finding(f"{LOCK} was truncated, by a full disk or a crash", LOCK)
         return
     changes: dict[str, list[Any]] = json.loads(status.stdout)
-    found = {stage: [part for part in parts if isinstance(part, dict)] for stage, parts in changes.items()}
-    unlisted = [stage for stage, parts in found.items() if _unlisted(parts)]
-    for stage in unlisted:
-        yield Finding(f"{LOCK} does not list {stage}")
-    parts = [(stage, part) for stage in found if stage not in unlisted for part in found[stage]]
-    wrong = set()
-    for _, part in parts:
-        for path, state in part.get("changed outs", {}).items():
+    wrong: set[str] = set()
+    inputs: list[tuple[str, str]] = []
+    for stage, parts in changes.items():
+        found = {kind: paths for part in parts if isinstance(part, dict) for kind, paths in part.items()}
+        deps = found.get("changed deps", {})
+        if deps.get("params.yaml") == "new":  # as after a kill that truncated the lock
+            yield Finding(f"{LOCK} does not list {stage}")
+            continue
+        for path, state in found.get("changed outs", {}).items():
             wrong.add(path)
-            if state == "deleted":
-                yield Finding(f"{path} is missing")
-            else:
-                yield Finding(f"{path} does not match {LOCK}", Path(path))
-    for stage, part in parts:
-        for path, state in part.get("changed deps", {}).items():
+            missing = state == "deleted"
+            yield Finding(f"{path} is missing") if missing else Finding(f"{path} does not match {LOCK}", Path(path))
+        for path, state in deps.items():
             names = [f"{key} in {path}" for key in state] if isinstance(state, dict) else [path]
-            for name in names:
-                if name not in wrong:
-                    wrong.add(name)
-                    yield Finding(f"{name} has changed since {stage} last ran")
-
-
-def _unlisted(parts: Sequence[dict[str, Any]]) -> bool:
-    """Whether the lock has no entry of a stage, as after a kill that truncated it: its params are then new."""
-    return any(part.get("changed deps", {}).get("params.yaml") == "new" for part in parts)
+            inputs += [(stage, name) for name in names]
+    for stage, name in inputs:
+        if name not in wrong:
+            wrong.add(name)
+            yield Finding(f"{name} has changed since {stage} last ran")
 
 
 def _dvc(*arguments: str) -> subprocess.CompletedProcess[str]:

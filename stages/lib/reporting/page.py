@@ -4,23 +4,26 @@ import base64
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from stages.lib.corpora.rows import class_names, read_rows
 from stages.lib.figures.comparison import Tables
 from stages.lib.files.places import DOCUMENTS, REPORT, REVIEWS
 from stages.lib.files.writing import new_file
-from stages.lib.reporting.example_changes import flipped_reviews, summary_pairs
 from stages.lib.reporting.study import Results
 from stages.lib.reporting.templates import rendered
 from stages.lib.reporting.wording import answer, frontier_rows, models_table, notes
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
+
+SHOWN_CHARACTERS = 600
+"""Of a text; the rest is cut off and replaced by …"""
 
 
 def render(
@@ -33,6 +36,7 @@ def render(
 ) -> str:
     """The page as HTML, text from data escaped. Takes the report's SVGs by name, and the times by stage."""
     columns, models = models_table(results)
+    machine = f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     methods, *sparsities = frontier_rows(results.frontier)
     return rendered(
         "page.html",
@@ -49,7 +53,7 @@ def render(
         reviews_scored=results.by_key["accuracy"].n,
         pairs=pairs.to_dict("records"),
         settings=settings,
-        machine=f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        machine=machine,
         times=times,
     )
 
@@ -77,3 +81,54 @@ def _by_size(results: Results) -> str:
     perplexity = results.by_key["perplexity"].estimates
     sizes = {model: size.effective_parameters / 1e6 for model, size in results.sizes.items()}
     return ", ".join(f"{model} {perplexity[model].value:.4g} at {size:.1f}M" for model, size in sizes.items())
+
+
+def flipped_reviews(
+    reviews: pd.DataFrame, original: pd.DataFrame, pruned: pd.DataFrame, classes: Sequence[str]
+) -> pd.DataFrame:
+    """The reviews that the models classify differently, in the order in which they were scored.
+
+    Columns: text, label, original and pruned (names of classes), and kind: whether pruning lost the review, won it, or
+    replaced one mistake by another.
+    """
+    both = _both(original, pruned)
+    both = both[both["predicted_original"] != both["predicted_pruned"]]
+    label, before, after = both["label_original"], both["predicted_original"], both["predicted_pruned"]
+    kinds = np.select([before == label, after == label], ["lost", "won"], "other")
+    named = {
+        key: [classes[number] for number in found]
+        for key, found in zip(("label", "original", "pruned"), (label, before, after), strict=True)
+    }
+    return pd.DataFrame({"text": _texts(reviews, both), **named, "kind": kinds})
+
+
+def summary_pairs(documents: pd.DataFrame, original: pd.DataFrame, pruned: pd.DataFrame) -> pd.DataFrame:
+    """All documents with both summaries, those first that lost most ROUGE-L.
+
+    Columns: text, reference, original and pruned (summaries), original_rouge, pruned_rouge, and kind: whether the
+    pruned model's summary is worse, better or the same by ROUGE-L.
+    """
+    both = _both(original, pruned)
+    change = both["rougeL_pruned"] - both["rougeL_original"]
+    pairs = pd.DataFrame(
+        {
+            "text": _texts(documents, both),
+            "reference": documents.set_index("document")["summary"].loc[both["document"]].to_numpy(),
+            "original": both["summary_original"],
+            "pruned": both["summary_pruned"],
+            "original_rouge": both["rougeL_original"],
+            "pruned_rouge": both["rougeL_pruned"],
+            "kind": np.select([change < 0, change > 0], ["worse", "better"], "same"),
+        }
+    )
+    return pairs.loc[change.sort_values(kind="stable").index]
+
+
+def _both(original: pd.DataFrame, pruned: pd.DataFrame) -> pd.DataFrame:
+    return original.merge(pruned, on="document", suffixes=("_original", "_pruned"), validate="one_to_one")
+
+
+def _texts(rows: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
+    """The texts of the chosen documents, cut to what is shown."""
+    texts = rows.set_index("document")["text"].loc[chosen["document"]]
+    return [text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS].rstrip() + " …" for text in texts]

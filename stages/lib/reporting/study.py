@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stages.lib.figures.comparison import REFERENCES, Comparison, Tables, compare
-from stages.lib.figures.definitions import BEFORE_RECOVERY, FIGURES, UNRECOVERED, Estimate, estimate, items
+from stages.lib.figures.definitions import BEFORE_RECOVERY, FIGURES, UNRECOVERED, Estimate, draw, estimate, items
 from stages.lib.figures.tables import read_frontier, sensitivity_tables
 from stages.lib.files.parquet import read_table
 from stages.lib.files.places import FRONTIER, MODEL, SENSITIVITY, MeasureName, predictions_path
@@ -69,9 +69,9 @@ def read_results(params: "Params", tables: Tables) -> Results:
     draws = params.statistics.resamples, params.seed
     sizes = {model: read_table(predictions_path("size", model)).iloc[0] for model in tables}
     unrecovered = {
-        model: estimate(UNRECOVERED, items("perplexity", found["perplexity"]), *draws)
+        model: estimate(UNRECOVERED, rows, draw(UNRECOVERED, [rows], *draws)[0])
         for model, found in tables.items()
-        if UNRECOVERED.values in found["perplexity"]
+        if UNRECOVERED.values in (rows := items("perplexity", found["perplexity"]))
     }
     distilled = params.distilled
     return Results(

@@ -11,6 +11,7 @@ from stages.lib.figures.comparison import REFERENCES, Comparison
 from stages.lib.figures.definitions import Estimate
 from stages.lib.figures.statistics import Interval
 from stages.lib.reporting.study import Results
+from stages.lib.reporting.templates import rendered
 
 SIGNIFICANT = 0.05
 IN_THE_TABLE = ("perplexity", "bits_per_byte", "accuracy", "rougeL")
@@ -38,7 +39,10 @@ class Cell:
 def answer(results: Results) -> str:
     """The cost of pruning, in two sentences."""
     before, after = (results.sizes[model].effective_parameters / 1e6 for model in ("original", "pruned"))
-    perplexity, accuracy, rouge = (_both(results.by_key[key]) for key in ("perplexity", "accuracy", "rougeL"))
+    perplexity, accuracy, rouge = (
+        [results.by_key[key].estimates[model].value for model in ("original", "pruned")]
+        for key in ("perplexity", "accuracy", "rougeL")
+    )
     unrecovered, sparsity = results.unrecovered, results.sparsity
     return (
         f"Setting {sparsity:.1%} of the prunable weights to zero takes the model from {before:.1f}M to {after:.1f}M "
@@ -47,10 +51,6 @@ def answer(results: Results) -> str:
         f"ROUGE-L from {rouge[0]:.3f} to {rouge[1]:.3f}."
         + (f" Before recovery, perplexity was {unrecovered['pruned'].value:.1f}." if unrecovered else "")
     )
-
-
-def _both(comparison: Comparison) -> tuple[float, float]:
-    return comparison.estimates["original"].value, comparison.estimates["pruned"].value
 
 
 def marks(comparison: Comparison, model: str) -> list[Mark]:
@@ -65,37 +65,9 @@ def marks(comparison: Comparison, model: str) -> list[Mark]:
 
 def notes(results: Results) -> list[str]:
     """What the marks mean, which model is which, and how not to read the figures."""
-    models, vocabulary = list(results.sizes), results.vocabulary
     perplexities = results.by_key["perplexity"].estimates
-    lost = [model for model in models if perplexities[model].value > vocabulary]
-    found = [
-        f"* differs from the original, † from the pruned model: p < {SIGNIFICANT} on the same items, corrected by "
-        f"Holm's method over the {len(models) - 1} models that are compared with each.",
-    ]
-    if lost:
-        found.append(
-            f"{', '.join(lost)}: a perplexity above {vocabulary:,}, worse than guessing uniformly among all tokens. "
-            + (
-                "This recovery is too short for them."
-                if results.unrecovered
-                else "They are not trained afterwards, and without training the operation destroys them; the published "
-                "study fine-tuned its models before measuring them, except the pruned one."
-            )
-        )
-    if any(model.startswith("merged_") for model in models):
-        found.append(
-            "`merged_n`: every block of a group of n uses the group's average feed-forward, as the published text "
-            "says. `merged_n-anchor`: only the group's first block uses it, as in the published notebook."
-        )
-    if any(model.startswith("compressed_") for model in models):
-        found.append("`compressed_n`: of each n consecutive blocks only the first is kept, with its attention.")
-    if "pruned-tied-head" in models:
-        found.append(
-            "`pruned-tied-head`: the model that the published Pruned_104M really was. The smallest weights of the tied "
-            "head, which is the token embedding, are zero, and no block is touched; `pruned` is the model that the "
-            "published text describes."
-        )
-    return found
+    lost = [model for model in results.sizes if perplexities[model].value > results.vocabulary]
+    return rendered("notes", results=results, lost=lost, significant=SIGNIFICANT).splitlines()
 
 
 def headed(comparison: Comparison) -> str:

@@ -5,7 +5,9 @@ algorithm, Kuhn 1955), as in Verma, Murray & Duh, "Merging Feed-Forward Sublayer
 (2025, arXiv 2501.06126).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,35 +26,25 @@ Activations = npt.NDArray[np.float32]
 @torch.inference_mode()
 def pre_activations(loaded: Loaded, windows: Sequence[torch.Tensor]) -> list[list[Activations]]:
     """By block, the outputs of the layers that tell neurons apart. Raises UserError if the family describes none."""
-    tokens = sum(window.shape[1] for window in windows)
-    feed_forward = feed_forward_of(loaded.family)
+    tokens, feed_forward = sum(window.shape[1] for window in windows), feed_forward_of(loaded.family)
     found: list[list[Activations]] = []
-    hooks = []
-    for block in loaded.blocks:
-        found.append([])
-        for name in feed_forward.pre_activations:
-            layer, axis = block.get_submodule(name), feed_forward.neuron_axes[f"{name}.weight"]
-            assert axis is not None
-            found[-1].append(np.empty((layer.get_parameter("weight").shape[axis], tokens), dtype=np.float32))
-            hooks.append(layer.register_forward_hook(_store(found[-1][-1])))
-    for window in tqdm(windows, unit="window", desc="calibration"):
-        loaded.body(input_ids=window, use_cache=False)
-    for hook in hooks:
-        hook.remove()
+    start = 0
+
+    def store(into: Activations, module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        into[:, start : start + output.shape[1]] = output[0].float().cpu().numpy().T
+
+    with ExitStack() as hooks:
+        for block in loaded.blocks:
+            found.append([])
+            for name in feed_forward.pre_activations:
+                layer, axis = block.get_submodule(name), feed_forward.neuron_axes[f"{name}.weight"]
+                assert axis is not None
+                found[-1].append(np.empty((layer.get_parameter("weight").shape[axis], tokens), dtype=np.float32))
+                hooks.enter_context(layer.register_forward_hook(partial(store, found[-1][-1])))
+        for window in tqdm(windows, unit="window", desc="calibration"):
+            loaded.body(input_ids=window, use_cache=False)
+            start += window.shape[1]
     return found
-
-
-def _store(into: Activations) -> Callable[[torch.nn.Module, Any, torch.Tensor], None]:
-    """A hook that stores a layer's output for each window of one text, at the place of its tokens."""
-    done = 0
-
-    def hook(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        nonlocal done
-        count = output.shape[1]
-        into[:, done : done + count] = output[0].float().cpu().numpy().T
-        done += count
-
-    return hook
 
 
 def standardize(activations: Activations) -> None:

@@ -9,7 +9,6 @@ import ast
 import re
 import zipfile
 from collections.abc import Iterator
-from inspect import cleandoc
 from pathlib import Path
 
 from stages.lib.corpora.rows import Row
@@ -26,28 +25,19 @@ def docstring_rows(wheel: Path) -> list[Row]:
     with zipfile.ZipFile(wheel) as archive:
         for module in sorted(archive.namelist()):
             if module.endswith(".py") and "tests" not in module.split("/"):
-                for item in _in_module(module, archive.read(module)):
+                for item in _in_module(ast.parse(archive.read(module)), module):
                     found.setdefault((item["text"], item["summary"]), item)
     return list(found.values())
 
 
-def _in_module(module: str, source: bytes) -> Iterator[Row]:
-    for name, docstring in _docstrings(ast.parse(source), module):
-        lines = cleandoc(docstring).splitlines()
-        if len(lines) > 2 and lines[0].endswith(".") and not lines[1].strip():
-            description = _description(lines[2:])
-            if description:
-                yield {"document": name, "text": description, "summary": lines[0].strip()}
-
-
-def _docstrings(tree: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
+def _in_module(tree: ast.AST, prefix: str) -> Iterator[Row]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            name = f"{prefix}:{node.name}"
-            docstring = ast.get_docstring(node, clean=False)
-            if docstring:
-                yield name, docstring
-            yield from _docstrings(node, name)
+            name, lines = f"{prefix}:{node.name}", (ast.get_docstring(node) or "").splitlines()
+            summed_up = len(lines) > 2 and lines[0].endswith(".") and not lines[1].strip()
+            if summed_up and (text := _description(lines[2:])):
+                yield {"document": name, "text": text, "summary": lines[0].strip()}
+            yield from _in_module(node, name)
 
 
 def _description(lines: list[str]) -> str:

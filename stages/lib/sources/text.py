@@ -12,6 +12,7 @@ from stages.lib.sources.tables import read_table
 if TYPE_CHECKING:
     from stages.lib.plumbing.items import Text
 
+PLAIN = (None, "plain")
 TEST_SHARE = 1.0
 """The share that is scored, if `test_share` does not say."""
 
@@ -21,7 +22,7 @@ def read_text(item: "Text", files: Files, seed: int) -> list[Row]:
     texts = {split: _documents(item, paths) for split, paths in files.items()}
     if not any(text.strip() for documents in texts.values() for text in documents.values()):
         raise UserError("text: holds no text; give a file with content")
-    if _is_plain(item) and list(texts) == [UNSPLIT]:
+    if item.format in PLAIN and list(texts) == [UNSPLIT]:
         ((name, text),) = texts[UNSPLIT].items()
         return _cut(name, text, item.test_share or TEST_SHARE)
     splits = assign_splits(texts, item.test_share or TEST_SHARE, seed)
@@ -44,16 +45,12 @@ def _cut(name: str, text: str, test_share: float) -> list[Row]:
 
 
 def _documents(item: "Text", paths: list[Path]) -> dict[str, str]:
-    if _is_plain(item):
+    if item.format in PLAIN:
         return {path.name: _plain(path) for path in paths}
     if item.format == "hutto-editorials":
         return {key: text for path in paths for key, text in hutto.editorials(path).items()}
     rows = [row for path in paths for row in read_table(path, ("text",), item.columns)]
     return {str(number): str(row["text"]) for number, row in enumerate(rows)}
-
-
-def _is_plain(item: "Text") -> bool:
-    return item.format in (None, "plain")
 
 
 def _plain(path: Path) -> str:

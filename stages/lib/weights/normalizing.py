@@ -30,7 +30,10 @@ def normalize_folder(source: Path, out: Path) -> None:
         raise UserError(f"{source}: is quantized; give the model in float32, float16 or bfloat16")
     if not any(source.glob("*.safetensors")):
         raise UserError(f"{source}: holds no safetensors; save the model with safe_serialization first")
-    tokenizer = _load_tokenizer(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{source}: holds no tokenizer that can be read ({error}); add tokenizer.json") from None
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             source, dtype="auto", use_safetensors=True, local_files_only=True, output_loading_info=True
@@ -61,24 +64,14 @@ def normalize_gguf(source: Path, out: Path) -> None:
     _save(model, tokenizer, out)
 
 
-def _load_tokenizer(source: Path) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(source, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{source}: holds no tokenizer that can be read ({error}); add tokenizer.json") from None
-
-
 def _save(model: PreTrainedModel, tokenizer: Any, out: Path) -> None:
     if not tokenizer.is_fast:
         raise UserError("the model's tokenizer gives no offsets; add its tokenizer.json")
     model.save_pretrained(out, max_shard_size="1TB")
     tokenizer.save_pretrained(out)
     family_of(out)
-    _check_finite(Checkpoint(out))
-    write_sums(out)
-
-
-def _check_finite(checkpoint: Checkpoint) -> None:
+    checkpoint = Checkpoint(out)
     for name in checkpoint.names:
         if any((bits >= _INFINITE).any() for bits in checkpoint.magnitudes(name)):
             raise UserError(f"{name} holds NaN or infinite weights; repair the model first")
+    write_sums(out)
