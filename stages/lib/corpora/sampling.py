@@ -17,10 +17,7 @@ def shuffled(keys: Iterable[str], seed: int) -> list[str]:
 def draw(
     rows: pd.DataFrame, examples: int, seed: int, setting: str, order: Literal["shuffled", "first"] = "shuffled"
 ) -> pd.DataFrame:
-    """The first `examples` rows, or as many drawn by the seed from their column `document`.
-
-    Raises UserError if there are fewer; `setting` names the key of `params.yaml` that asks for them.
-    """
+    """The first `examples` rows, or as many by the seed. Raises UserError, naming the `setting`, if there are fewer."""
     if len(rows) < examples:
         raise UserError(f"{setting} is {examples}, and there are {len(rows)}; lower it in params.yaml")
     if order == "first":

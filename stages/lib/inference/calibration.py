@@ -51,10 +51,7 @@ def first_tokens(loaded: "Loaded", documents: Iterable[str], tokens: int) -> lis
 
 
 def calibration_windows(loaded: "Loaded", documents: Sequence[str], tokens: int, setting: str) -> "list[torch.Tensor]":
-    """The first `tokens` of the documents, in windows of shape (1, length); the last may be shorter.
-
-    Raises UserError if the documents have fewer; it names the `setting` that requires them.
-    """
+    """The first `tokens` of the documents in windows of shape (1, length). Raises UserError if there are fewer."""
     import torch
 
     ids = first_tokens(loaded, documents, tokens)

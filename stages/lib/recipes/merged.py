@@ -32,11 +32,7 @@ Permutations = Mapping[int, Permutation]
 
 
 class MergedFeedForward(OverBase):
-    """The base with the feed-forwards of each group of n blocks aligned and averaged.
-
-    `permutations.safetensors` holds the permutation of each block but a group's first, by its number. The averages
-    follow from these and the base to the bit, so they are not stored.
-    """
+    """The base with the feed-forwards of each group of n blocks aligned, by stored permutations, and averaged."""
 
     beside: ClassVar[frozenset[str]] = frozenset({PERMUTATIONS})
 
