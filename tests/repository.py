@@ -144,10 +144,11 @@ class Repository:
         The page has times, too. Those temporaries end in .part, and Git and DVC ignore them.
         """
         files = [path for folder in ("metrics", "report", "data") for path in (self.folder / folder).rglob("*")]
+        found = {path.relative_to(self.folder): path for path in files if path.is_file()}
         return {
-            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-            if path.is_file() and not {"times", "index.html"} & {*path.parts} and path.suffix != ".part"
+            str(name): hashlib.sha256(path.read_bytes()).hexdigest()
+            for name, path in found.items()
+            if not any(part in ("times", "index.html") or part.endswith(".part") for part in name.parts)
         }
 
 
