@@ -27,6 +27,7 @@ from stages.lib.inference.device import set_up
 from stages.lib.inference.likelihood import SEPARATOR, losses_within
 from stages.lib.inference.loading import Loaded, load_original
 from stages.lib.plumbing.params import load_params
+from stages.lib.weights.checkpoint import Checkpoint
 
 WINDOW = 1024
 WINDOWS_A_DOCUMENT = 2
@@ -131,7 +132,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3, help="how often each side runs (default: 3)")
     arguments = parser.parse_args()
     params = load_params()
-    loaded = load_original(Path("data/model"), set_up(params.compute, params.seed))
+    loaded = load_original(Checkpoint(Path("data/model")), set_up(params.compute, params.seed))
     editorials = read_rows(Path("data/text"), "test")["text"].tolist()
     long = documents_of_whole_windows(loaded, SEPARATOR.join(editorials), arguments.long)
     result = {

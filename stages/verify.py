@@ -32,7 +32,7 @@ def _folders(params: "Params") -> dict[Path, Path | None]:
 
     models = ("original", "pruned", *params.compare.variants)
     before: dict[Path, Path | None] = {}
-    if params.recover.steps:  # otherwise they are copies of each other
+    if params.recover.steps:  # without steps, recipes before and after recovery are copies
         before = {written_recipe(model): None for model in models[1:]}
     return before | {recipe_folder(model): metrics_path("size", model) for model in models}
 

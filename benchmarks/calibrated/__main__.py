@@ -31,6 +31,7 @@ from stages.lib.plumbing.params import Params, load_params
 from stages.lib.pruning.calibrated import calibrated_masks
 from stages.lib.pruning.methods import method_named
 from stages.lib.reporting.exporting import export
+from stages.lib.weights.checkpoint import Checkpoint
 
 ORIGINAL = written_recipe("original")
 
@@ -52,7 +53,7 @@ class Side:
 
 
 def ours(params: Params, windows: Sequence[torch.Tensor], method: str, scope: str) -> tuple[float, Loaded]:
-    loaded = load_original(MODEL, set_up(params.compute, params.seed))
+    loaded = load_original(Checkpoint(MODEL), set_up(params.compute, params.seed))
     checkpoint = loaded.checkpoint
     half = sum(map(checkpoint.size, checkpoint.family.weights([0]))) // 2
     on_text = method_named(method).on_text
@@ -68,7 +69,7 @@ def theirs(peer: str, folder: Path, method: str, structure: str, params: Params)
     script = Path(__file__).parent / "peer.py"
     arguments = [str(folder / "model"), str(folder / "windows.safetensors"), method, "0.5", structure, str(out)]
     done = subprocess.run([peer, str(script), *arguments], capture_output=True, text=True, check=True)
-    loaded = load_original(MODEL, set_up(params.compute, params.seed))
+    loaded = load_original(Checkpoint(MODEL), set_up(params.compute, params.seed))
     for name, weight in load_file(out).items():
         loaded.model.get_parameter(name).data.copy_(weight)
     return float(done.stdout.splitlines()[-1]), loaded
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=8, help=f"of {WINDOW} tokens of calibration text (default: 8)")
     arguments = parser.parse_args()
     params = load_params()
-    original = load_original(MODEL, set_up(params.compute, params.seed))
+    original = load_original(Checkpoint(MODEL), set_up(params.compute, params.seed))
     windows = calibration_windows(original, unscored_documents(TEXT), WINDOW * arguments.windows, "--windows")
     print("method, scope | seconds, ours | llmcompressor | ratio | masks that agree | perplexity, ours | llmcompressor")
     with TemporaryDirectory() as temporary:

@@ -19,6 +19,7 @@ from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Perplexity
 from stages.lib.plumbing.params import Sensitivity as Settings
 from stages.lib.recipes.recipe import write_recipe
+from stages.lib.reporting.pictures import draw_sensitivity
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.families import family_of
 
@@ -145,3 +146,14 @@ def test_a_resumed_pass_is_the_whole_pass(loaded: Loaded, folder: Path, block: i
                 assert torch.equal(mine, theirs)
         assert set(calls) == set(range(block, DEPTH))  # what comes before is not computed
         assert torch.equal(loaded.model(ids[0], use_cache=False).logits, whole[0])
+
+
+def test_one_window_has_no_interval(loaded: Loaded, tmp_path: Path) -> None:
+    text = tokenize(loaded.tokenizer, [prose(20, 0)])
+    wide = Perplexity(context=len(text.tokens), stride=len(text.tokens), batch_size=1)
+    scores = score_points(loaded, text, Settings(sparsities=[0, 0.5], alone=0.5, tokens=100), wide)
+    tables = sensitivity_tables(scores, 100, 0)
+    for table in tables.values():
+        assert table[["perplexity", "ratio"]].notna().all(axis=None)
+        assert table[["perplexity_low", "perplexity_high", "ratio_low", "ratio_high"]].isna().all(axis=None)
+    draw_sensitivity(tables, 0.5, tmp_path / "sensitivity.svg")

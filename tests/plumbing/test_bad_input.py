@@ -394,7 +394,9 @@ def test_inputs_that_a_pattern_does_not_divide(project: Path, run_stage: RunStag
     for item in ("model", "text"):
         assert run_stage("download", item).status == 0
     finished = run_stage("prune")
-    assert_one_line(finished, 1, "prune.scope: got '5:9', and a matrix has 32 inputs, which 9 does not divide")
+    assert_one_line(
+        finished, 1, "prune.scope: got '5:9', but 9 does not divide the 32 inputs of a matrix; choose another M"
+    )
     assert not Path("data/pruned").exists()
 
 

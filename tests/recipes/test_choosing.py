@@ -57,7 +57,7 @@ def test_layers_are_those_of_torch(share: float) -> None:
 
 
 def test_n_of_m_does_not_divide() -> None:
-    with pytest.raises(UserError, match=r"prune\.scope: got '2:4', and a matrix has 6 inputs, which 4 does not divide"):
+    with pytest.raises(UserError, match=r"prune\.scope: got '2:4', but 4 does not divide the 6 inputs of a matrix"):
         choose(np.ones((2, 6), np.float32), "2:4", 6)
 
 

@@ -139,6 +139,15 @@ def test_a_damaged_recipe_is_refused(tiny_folder: Path, tmp_path: Path, content:
         load(tiny_folder, tmp_path, CPU)
 
 
+@pytest.mark.parametrize(("key", "value"), [("scope", "6:4"), ("scope", "3:7"), ("pruned_by_block", [10**6, 200])])
+def test_fields_that_no_mask_has_are_refused(tiny_folder: Path, recipe: Path, key: str, value: object) -> None:
+    """As after a flipped bit; the message is one line either way."""
+    content = ScopedMask.of(Checkpoint(tiny_folder), "random", "row", [300, 200], seed=3).model_dump()
+    (recipe / "recipe.json").write_text(json.dumps({**content, key: value}))
+    with pytest.raises(UserError, match=r"damaged|does not divide|not the recipe's"):
+        load(tiny_folder, recipe, CPU)
+
+
 def test_a_missing_recipe_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not found"):
         load(tiny_folder, tmp_path, CPU)

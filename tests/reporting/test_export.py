@@ -9,7 +9,7 @@ import torch
 from conftest import CPU, Finished, changed_params, load, write_params
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stages.lib.figures.definitions import BEFORE_RECOVERY
+from stages.lib.figures.definitions import UNRECOVERED
 from stages.lib.files.parquet import read_table
 from stages.lib.files.places import metrics_path, predictions_path
 from stages.lib.plumbing.params import Params
@@ -58,7 +58,7 @@ def test_the_card_holds_the_measured_numbers(pruned: Path, run_stage: RunStage) 
 @pytest.mark.parametrize("method", [method.name for method in METHODS])
 def test_the_card_says_what_was_done(method: str) -> None:
     params = Params.model_validate(changed_params({"prune.method": method, "recover.steps": 1500}))
-    card = render("pruned", params, {BEFORE_RECOVERY: 9.5, "perplexity": 8.25})
+    card = render("pruned", params, {UNRECOVERED.key: 9.5, "perplexity": 8.25})
     assert method in card.lower().replace("at random", "random")
     assert "trained for 1,500 steps of 32 tokens, towards the predictions of the original" in card
     assert "| perplexity before recovery | 9.5 |" in card

@@ -1,5 +1,6 @@
 """The report: its table against the metrics that the stages wrote, and the same bytes each time."""
 
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,13 +8,16 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
-from conftest import Finished
+from conftest import Finished, changed_params, write_params
 
+from stages.lib.corpora.rows import ROWS, read_rows
 from stages.lib.figures.comparison import Comparison, Difference
 from stages.lib.figures.definitions import FIGURES, Estimate
 from stages.lib.figures.statistics import Interval
 from stages.lib.figures.tables import COLUMNS
 from stages.lib.files.hashing import sha256
+from stages.lib.files.parquet import read_table, write_table
+from stages.lib.files.places import REVIEWS, predictions_path
 from stages.lib.reporting.markdown_report import render
 from stages.lib.reporting.study import Results, Size
 
@@ -94,6 +98,22 @@ def test_the_same_bytes_each_time(measured: Path, run_stage: RunStage) -> None:
     }
     for picture in ("cost.svg", "frontier.svg", "sensitivity.svg"):
         ElementTree.fromstring(outputs[0][picture])
+
+
+def test_the_page_shows_the_texts_that_were_scored(measured: Path, run_stage: RunStage) -> None:
+    """Also where documents of both splits have the same ids, as with files for each."""
+    rows = read_rows(REVIEWS)
+    scored = rows[rows["split"] == "test"]
+    write_table(pd.concat([scored, scored.assign(split="train", text="not scored")]), REVIEWS / ROWS)
+    path = predictions_path("classify", "pruned")
+    pruned = read_table(path)
+    document = pruned["document"].iloc[0]
+    write_table(pruned.assign(predicted=pruned["predicted"].where(pruned["document"] != document, 2)), path)
+    write_params(measured, changed_params({"reviews.classes": ["negative", "positive", "neither"]}))
+    assert run_stage("report").status == 0
+    page = Path("report/index.html").read_text()
+    assert html.escape(scored.set_index("document")["text"][document][:100], quote=False) in page
+    assert "not scored" not in page
 
 
 def test_missing_predictions_are_one_line(measured: Path, run_stage: RunStage) -> None:

@@ -145,8 +145,8 @@ def test_damage_on_the_way_is_found_and_forgotten(project: Path, download: Downl
     finished = download("reviews", {"reviews": REVIEWS})
     assert finished.status == 1
     assert finished.err.splitlines() == [
-        "error: download@reviews: tiny/reviews: test.parquet does not match the hub's listing, "
-        "it arrived damaged; run again"
+        "error: download@reviews: tiny/reviews: test.parquet arrived damaged "
+        "(it does not match the hub's listing); run again"
     ]
     assert not (project / "data" / "reviews").exists()
     hub.damages.clear()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROWS = "rows.parquet"
 
 SEPARATOR = "\n\n"
-"""Between documents that are read as one text."""
+"""Joins documents that are read as one text."""
 
 Row = Mapping[str, Any]
 

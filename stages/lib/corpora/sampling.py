@@ -17,7 +17,7 @@ def shuffled(keys: Iterable[str], seed: int) -> list[str]:
 def draw(
     rows: pd.DataFrame, examples: int, seed: int, setting: str, order: Literal["shuffled", "first"] = "shuffled"
 ) -> pd.DataFrame:
-    """The first `examples` rows, or as many by the seed. Raises UserError, naming the `setting`, if there are fewer."""
+    """The first `examples` rows, or that many drawn by the seed. Raises UserError that names `setting` if too few."""
     if len(rows) < examples:
         raise UserError(f"{setting} is {examples}, and there are {len(rows)}; lower it in params.yaml")
     if order == "first":

@@ -54,7 +54,9 @@ def fine_tune(
         logits = head(last_states(loaded, [train[index] for index in batch]).float())
         loss = functional.cross_entropy(logits, torch.as_tensor(labels[batch], device=logits.device))
         if not torch.isfinite(loss):
-            raise UserError("fine-tuning diverged, its loss is not finite; lower classify.learning_rate in params.yaml")
+            raise UserError(
+                "fine-tuning diverged (its loss is not finite); lower classify.learning_rate in params.yaml"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

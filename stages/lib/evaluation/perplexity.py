@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from stages.lib.inference.likelihood import Losses, TokenizedText, negative_log_likelihoods, tokenize, windows
+from stages.lib.inference.likelihood import TokenizedText, negative_log_likelihoods, tokenize, windows
 
 if TYPE_CHECKING:
     from stages.lib.inference.loading import Loaded
@@ -21,12 +21,12 @@ def score(loaded: "Loaded", documents: Sequence[str], settings: "Perplexity") ->
 
     Columns: document, window, tokens, bytes, nll (in nats). Raises as `negative_log_likelihoods` does.
     """
-    text = tokenize(loaded.tokenizer, documents)
-    return sums(text, negative_log_likelihoods(loaded, text, settings), settings)
+    return score_text(loaded, tokenize(loaded.tokenizer, documents), settings)
 
 
-def sums(text: TokenizedText, losses: Losses, settings: "Perplexity") -> pd.DataFrame:
-    """Each token's loss, NaN where it is not scored, summed by document and window."""
+def score_text(loaded: "Loaded", text: TokenizedText, settings: "Perplexity") -> pd.DataFrame:
+    """Score a text as `score` does its documents."""
+    losses = negative_log_likelihoods(loaded, text, settings)
     window = np.zeros(len(losses), dtype=np.int64)
     for number, part in enumerate(windows(len(losses), settings.context, settings.stride)):
         window[part.scored : part.end] = number

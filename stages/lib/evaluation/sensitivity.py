@@ -8,11 +8,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from stages.lib.corpora.rows import read_rows
-from stages.lib.evaluation.perplexity import sums
+from stages.lib.evaluation.perplexity import score_text
 from stages.lib.files.places import MODEL, TEXT
 from stages.lib.inference.blockwise import BlockInputs
 from stages.lib.inference.device import set_up
-from stages.lib.inference.likelihood import TokenizedText, negative_log_likelihoods, tokenize
+from stages.lib.inference.likelihood import TokenizedText, tokenize
 from stages.lib.inference.loading import Loaded, load_original
 from stages.lib.pruning.importance import restore, zero_smallest
 from stages.lib.weights.checkpoint import Checkpoint
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 def score_sensitivity(params: "Params") -> pd.DataFrame:
     """The scores of all points of `params.sensitivity`, as `score_points` returns them."""
-    loaded = load_original(MODEL, set_up(params.compute, params.seed))
+    loaded = load_original(Checkpoint(MODEL), set_up(params.compute, params.seed))
     text = tokenize(loaded.tokenizer, read_rows(TEXT, "test")["text"].tolist()).head(params.sensitivity.tokens)
     return score_points(loaded, text, params.sensitivity, params.perplexity)
 
 
-def score_points(loaded: Loaded, text: TokenizedText, settings: "Sensitivity", windows: "Perplexity") -> pd.DataFrame:
-    """The scores of a text by the original, and with each part of it pruned alone; the model is left as it was.
+def score_points(
+    loaded: Loaded, text: TokenizedText, settings: "Sensitivity", perplexity: "Perplexity"
+) -> pd.DataFrame:
+    """Score a text unpruned, at each sparsity, and with each kind of matrix or block pruned alone.
 
     Columns: pruned (nothing, sparsities, matrices or blocks), point (its sparsity, matrix or block), pruned_weights,
     effective_parameters, and those of `score`.
@@ -38,7 +40,7 @@ def score_points(loaded: Loaded, text: TokenizedText, settings: "Sensitivity", w
     zeros = count_zeros(loaded.checkpoint)
     non_zero = sum(loaded.checkpoint.size(name) - count for name, count in zeros.items())
     with inputs.recorded():
-        dense = sums(text, negative_log_likelihoods(loaded, text, windows), windows)
+        dense = score_text(loaded, text, perplexity)
     tables = [{"pruned": "nothing", "point": "", "pruned_weights": 0, "effective_parameters": non_zero, **dense}]
     matrices = {matrix: [family.weight(block, matrix) for block in blocks] for matrix in family.matrices}
     points: list[tuple[str, str, list[str], float, AbstractContextManager[None]]] = [
@@ -50,7 +52,7 @@ def score_points(loaded: Loaded, text: TokenizedText, settings: "Sensitivity", w
         k = zero_smallest(loaded, names, share)
         effective = non_zero - max(0, k - sum(zeros[name] for name in names))
         with within:
-            scores = sums(text, negative_log_likelihoods(loaded, text, windows), windows) if k else dense
+            scores = score_text(loaded, text, perplexity) if k else dense
         restore(loaded, names)
         columns = {"pruned": pruned, "point": point, "pruned_weights": k, "effective_parameters": effective}
         tables.append({**columns, **scores})

@@ -51,7 +51,7 @@ def lead_sentence(document: str) -> str:
 
 
 def prompts(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> list[list[int]]:
-    """Document and cue as tokens, documents truncated at their end. Raises UserError if nothing of any is left."""
+    """Document and cue as tokens, documents truncated at the end. Raises UserError if no room is left for them."""
     cue = loaded.tokenizer(settings.cue, add_special_tokens=False)["input_ids"]
     room = loaded.context_length - len(cue) - settings.max_new_tokens
     if room < 1:

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
-from stages.lib.figures.definitions import Estimate, Figure, draw, estimate, items
+from stages.lib.figures.definitions import Estimate, Figure, bootstrap, estimate, items
 from stages.lib.figures.statistics import Interval, holm, mcnemar, paired_p, percentile_interval
 from stages.lib.files.errors import UserError
 from stages.lib.files.places import MeasureName
@@ -51,24 +50,22 @@ def compare(figure: Figure, tables: Tables, resamples: int, seed: int) -> Compar
     rows = {model: items(figure.measure, found[figure.measure]) for model, found in tables.items()}
     _check_same_items(figure.measure, rows)
     models, n = list(rows), len(rows["original"])
-    draws = dict(zip(models, draw(figure, list(rows.values()), resamples, seed), strict=True))
+    draws = dict(zip(models, bootstrap(figure, list(rows.values()), resamples, seed), strict=True))
     estimates = {model: estimate(figure, rows[model], draws[model]) for model in models}
     differences: dict[tuple[str, str], Difference] = {}
     for reference in REFERENCES:
         others = [model for model in models if model != reference]
         apart = {model: draws[model] - draws[reference] for model in others}
-        p_values = [_p_value(figure, rows[reference], rows[model], apart[model]) for model in others]
+        if figure.key == "accuracy":
+            right = {model: rows[model]["right"].to_numpy(bool) for model in models}
+            p_values = [mcnemar(right[reference], right[model]) for model in others]
+        else:
+            p_values = [paired_p(apart[model]) for model in others]
         for model, p, adjusted in zip(others, p_values, holm(p_values), strict=True):
             difference = estimates[model].value - estimates[reference].value
             interval = percentile_interval(apart[model]) if n > 1 else None
             differences[model, reference] = Difference(difference, interval, p, adjusted)
     return Comparison(figure, estimates, differences, n, *_described(figure, rows["original"]))
-
-
-def _p_value(figure: Figure, reference: pd.DataFrame, model: pd.DataFrame, apart: np.ndarray) -> float:
-    if figure.key == "accuracy":
-        return mcnemar(reference["right"].to_numpy(bool), model["right"].to_numpy(bool))
-    return paired_p(apart)
 
 
 def _described(figure: Figure, rows: pd.DataFrame) -> tuple[str, float | None, str]:

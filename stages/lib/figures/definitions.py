@@ -11,9 +11,6 @@ from stages.lib.figures.statistics import Interval, Values, percentile_interval,
 from stages.lib.files.places import MeasureName
 from stages.lib.files.writing import significant
 
-BEFORE_RECOVERY = "perplexity_before_recovery"
-"""The key of a recovered model's perplexity before recovery."""
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -40,7 +37,7 @@ FIGURES = (
     Figure("rougeL", "ROUGE-L", "higher", "summarize", "rougeL", "one"),
 )
 
-UNRECOVERED = replace(FIGURES[0], key=BEFORE_RECOVERY, values="nll_before_recovery")
+UNRECOVERED = replace(FIGURES[0], key="perplexity_before_recovery", values="nll_before_recovery")
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def value(figure: Figure, rows: pd.DataFrame) -> float:
     return float(figure.scale(rows[figure.values].to_numpy().sum() / rows[figure.weights].to_numpy().sum()))
 
 
-def draw(figure: Figure, rows: Sequence[pd.DataFrame], resamples: int, seed: int) -> Values:
+def bootstrap(figure: Figure, rows: Sequence[pd.DataFrame], resamples: int, seed: int) -> Values:
     """The bootstrap's draws of a figure of some models on the same items. Shape: (models, resamples)."""
     values = np.vstack([of_model[figure.values].to_numpy(np.float64) for of_model in rows])
     return figure.scale(resampled_ratios(values, rows[0][figure.weights].to_numpy(np.float64), resamples, seed))
@@ -82,6 +79,12 @@ def estimate(figure: Figure, rows: pd.DataFrame, draws: Values) -> Estimate:
     return Estimate(value(figure, rows), percentile_interval(draws))
 
 
+def estimate_alone(figure: Figure, rows: pd.DataFrame, resamples: int, seed: int) -> Estimate:
+    """A figure of one model, by draws of its own; none are needed for Wilson's interval or a single item."""
+    needed = len(rows) > 1 and figure.key != "accuracy"
+    return estimate(figure, rows, bootstrap(figure, [rows], resamples, seed)[0] if needed else np.empty(0))
+
+
 def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
     """All figures of one table of predictions under their keys, `_low` and `_high` for intervals, and the items."""
     if measure == "size":
@@ -93,7 +96,7 @@ def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: 
         wanted.append(UNRECOVERED)
     found: dict[str, float] = {}
     for figure in wanted:
-        found |= estimate(figure, rows, draw(figure, [rows], resamples, seed)[0]).rounded(figure.key)
+        found |= estimate_alone(figure, rows, resamples, seed).rounded(figure.key)
     if measure == "perplexity":
         return {**found, "tokens": int(rows["tokens"].sum())}
     if measure == "summarize":

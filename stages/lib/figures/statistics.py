@@ -5,7 +5,7 @@ bootstrap resample is therefore a count of draws per item, and the sums of all m
 matrix product. The models share the draws, which pairs them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,19 +28,16 @@ def resampled_ratios(values: Values, weights: Values, resamples: int, seed: int)
 
     Shapes: `values` (models, items), `weights` (items,), the result (models, resamples).
     """
-    sums = [counts @ np.vstack([values, weights]).T for counts in _draws(len(weights), resamples, seed)]
+    items = len(weights)
+    generator, columns = np.random.default_rng(seed), np.vstack([values, weights]).T
+    step, even = max(1, _COUNTS_AT_ONCE // items), np.full(items, 1 / items)
+    sums = []
+    for start in range(0, resamples, step):
+        counts = generator.multinomial(items, even, size=min(step, resamples - start))  # how often each item is drawn
+        sums.append(counts.astype(np.float64) @ columns)
     both = np.concatenate(sums).T
     ratios: Values = both[:-1] / both[-1]
     return ratios
-
-
-def _draws(items: int, resamples: int, seed: int) -> Iterator[Values]:
-    """How often each item is drawn, in chunks of resamples. Shape of each: (resamples, items)."""
-    generator = np.random.default_rng(seed)
-    even = np.full(items, 1 / items)
-    step = max(1, _COUNTS_AT_ONCE // items)
-    for start in range(0, resamples, step):
-        yield generator.multinomial(items, even, size=min(step, resamples - start)).astype(np.float64)
 
 
 def percentile_interval(draws: Values) -> Interval:
@@ -65,7 +62,7 @@ def wilson(successes: int, trials: int) -> Interval:
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:
-    """The exact p-value of McNemar's test (1947) that two models err on other examples, from whether each was right."""
+    """The exact p-value of McNemar's test (1947) for two models, given whether each was right on each example."""
     from scipy import stats
 
     only_first = int(np.count_nonzero(first & ~second))

@@ -1,5 +1,6 @@
-"""The tables of many points: perplexity by sensitivity, and by the frontier of the methods."""
+"""Tables with one row per point: sensitivity, and the frontier of the methods."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.lib.figures.definitions import FIGURES, draw, estimate, figures_of, items
+from stages.lib.figures.definitions import FIGURES, estimate_alone, figures_of, items
 from stages.lib.files.errors import UserError
 from stages.lib.files.parquet import read_table
 
@@ -33,27 +34,17 @@ def read_frontier(folder: Path, settings: "Frontier", resamples: int, seed: int)
 
     Points that are no longer asked for are not read. Raises UserError if one that is asked for is missing.
     """
-    scored = _paths(folder, settings)
     rows = []
     for method in settings.methods:
+        stem = re.compile(re.escape(method) + "-([0-9.e-]+)")  # of a file, which is named by its stage
+        paths = {float(found[1]): path for path in folder.glob("*.parquet") if (found := stem.fullmatch(path.stem))}
         for sparsity in settings.sparsities:
-            if (method, sparsity) not in scored:
+            if sparsity not in paths:
                 raise UserError(f"{folder}: has no point of {method} at {sparsity}; run `dvc repro`")
-            table = read_table(scored[method, sparsity])
-            for point, scores in table.groupby(POINT, sort=False):
+            for point, scores in read_table(paths[sparsity]).groupby(POINT, sort=False):
                 figures = figures_of("perplexity", scores.drop(columns=POINT), resamples, seed)
                 rows.append(dict(zip(POINT, point, strict=True)) | figures)
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _paths(folder: Path, settings: "Frontier") -> dict[tuple[str, float], Path]:
-    """The files of the methods asked for, by method and sparsity; a file is named by its stage."""
-    return {
-        (method, float(found[1])): path
-        for path in folder.glob("*.parquet")
-        for method in settings.methods
-        if (found := re.fullmatch(rf"{re.escape(method)}-([0-9.e-]+)", path.stem))
-    }
 
 
 def sensitivity_tables(scores: pd.DataFrame, resamples: int, seed: int) -> dict[str, pd.DataFrame]:
@@ -69,7 +60,8 @@ def sensitivity_tables(scores: pd.DataFrame, resamples: int, seed: int) -> dict[
         row: dict[str, Any] = {column: kind(point)}
         row |= {key: int(found[key].iloc[0]) for key in ("pruned_weights", "effective_parameters")}
         for figure in (FIGURES[0], RATIO):
-            row |= estimate(figure, rows, draw(figure, [rows], resamples, seed)[0]).rounded(figure.key)
+            row |= dict.fromkeys([figure.key, f"{figure.key}_low", f"{figure.key}_high"], math.nan)  # of one window
+            row |= estimate_alone(figure, rows, resamples, seed).rounded(figure.key)
         tables[str(pruned)].append({**row, "tokens": int(rows["tokens"].sum())})
     return {table: pd.DataFrame(rows) for table, rows in tables.items()}
 

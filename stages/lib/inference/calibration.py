@@ -1,4 +1,4 @@
-"""Text for calibration and training, as tokens; torch is imported only if they are asked for."""
+"""Text for calibration and training, as tokens; torch is imported only when tokens are needed."""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from stages.lib.corpora.rows import SEPARATOR
 from stages.lib.corpora.unscored import unscored_documents
 from stages.lib.files.errors import UserError
-from stages.lib.files.places import MODEL, TEXT
+from stages.lib.files.places import TEXT
+from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,8 @@ WINDOW = 1024
 class Calibration:
     """The unpruned model, and windows of text that is not scored; both are loaded when first used."""
 
-    def __init__(self, params: "Params", tokens: int, setting: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, params: "Params", tokens: int, setting: str) -> None:
+        self._checkpoint = checkpoint
         self._params = params
         self._tokens = tokens
         self._setting = setting
@@ -32,7 +34,7 @@ class Calibration:
         from stages.lib.inference.device import set_up
         from stages.lib.inference.loading import load_original
 
-        return load_original(MODEL, set_up(self._params.compute, self._params.seed))
+        return load_original(self._checkpoint, set_up(self._params.compute, self._params.seed))
 
     @cached_property
     def windows(self) -> "list[torch.Tensor]":
@@ -43,7 +45,7 @@ class Calibration:
 def first_tokens(loaded: "Loaded", documents: Iterable[str], tokens: int) -> list[int]:
     """The first `tokens` tokens of the documents, or all of them if there are fewer."""
     ids: list[int] = []
-    for document in documents:  # one by one: of a large corpus only a little is needed
+    for document in documents:  # one at a time: only the beginning of a large corpus is needed
         if len(ids) >= tokens:
             break
         ids += loaded.tokenizer(document + SEPARATOR, add_special_tokens=False, verbose=False)["input_ids"]

@@ -21,7 +21,7 @@ class Device:
 
 
 def set_up(compute: "Compute", seed: int) -> Device:
-    """Choose the device, seed all generators, ask for deterministic kernels. Raises UserError for an absent device."""
+    """Choose the device, seed all generators, make kernels deterministic. Raises UserError if the device is absent."""
     if compute.threads:
         torch.set_num_threads(compute.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by deterministic cuBLAS

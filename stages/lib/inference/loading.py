@@ -1,7 +1,6 @@
 """Loads models that run: a base checkpoint with a recipe applied, and its tokenizer."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,13 +53,13 @@ class Loaded:
         return int(self.model.config.max_position_embeddings)
 
 
-def load_original(base: Path, device: Device) -> Loaded:
-    """Load a base model folder as it is. Raises UserError if it is missing or damaged."""
-    return ready(apply(Original(), Checkpoint(base), base), device)
+def load_original(checkpoint: Checkpoint, device: Device) -> Loaded:
+    """Load a base as it is. Raises UserError if it is damaged."""
+    return ready(apply(Original(), checkpoint, checkpoint.folder), device)
 
 
 def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loaded:
-    """Load a materialized model. Raises UserError if config, weights or tokenizer do not fit together."""
+    """Load a materialized model, which may share its memory. Raises UserError if its parts do not fit together."""
     folder = made.checkpoint.folder
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -69,7 +69,7 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
 def _decide_progress(quiet: bool) -> None:
     """Hide progress if asked to, or if stderr is not a terminal; a user's own TQDM_DISABLE takes precedence.
 
-    tqdm reads its variable where it is imported, so libraries' bars obey it as well.
+    tqdm reads this variable when it is imported, so the libraries' bars obey it as well.
     """
     switch = "TQDM_DISABLE"
     if quiet:

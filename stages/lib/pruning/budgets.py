@@ -4,14 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from stages.lib.recipes.choosing import pattern_of
+from stages.lib.recipes.choosing import Counts, pattern_of
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Prune
-
-Counts = npt.NDArray[np.int64]
 
 DEVIATION = 0.08
 """The largest deviation of a block's sparsity from the mean, OWL's λ: 0.08 in the paper for unstructured pruning."""

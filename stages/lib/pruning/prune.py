@@ -30,7 +30,7 @@ def prune(checkpoint: Checkpoint, params: "Params", folder: Path) -> None:
         recipe = MagnitudePruned.at(checkpoint, "blocks", select(checkpoint, checkpoint.prunable, k))
         write_recipe(recipe, folder)
     else:
-        calibration = Calibration(params, settings.calibration_tokens, "prune.calibration_tokens")
+        calibration = Calibration(checkpoint, params, settings.calibration_tokens, "prune.calibration_tokens")
         counts = _block_counts(checkpoint, k, settings, calibration)
         if method.on_text:
             recipe = _prune_on_text(method, scope, counts, calibration, folder)

@@ -7,16 +7,14 @@ counts those in the k-th's bucket by the lower half. Both read the memory-mapped
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from stages.lib.files.errors import UserError
+from stages.lib.recipes.choosing import Counts
 from stages.lib.recipes.magnitude import Threshold
 from stages.lib.weights.checkpoint import Checkpoint
 
 _INFINITY = 0x7F80
 """The upper half of an infinite float32's magnitude; NaNs have it too, or come after it."""
-
-Counts = npt.NDArray[np.int64]
 
 
 def select(checkpoint: Checkpoint, names: Sequence[str], k: int) -> Threshold:

@@ -61,7 +61,7 @@ class Changed(Kind):
 
 
 def write_changes(before: "Mapping[str, torch.Tensor]", after: "Mapping[str, torch.Tensor]", folder: Path) -> str:
-    """Write into a folder how weights changed, tensors that did not left out; returns the file's SHA-256."""
+    """Write how weights changed into a folder, without tensors that did not; returns the file's SHA-256."""
     import torch
     from safetensors.torch import save_file
 

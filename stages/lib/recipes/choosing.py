@@ -31,7 +31,7 @@ def pattern_of(scope: str) -> tuple[int, int] | None:
 
 
 def spread(k: int, sizes: Sequence[int] | Counts) -> Counts:
-    """How many of k are pruned in each part: less than one away from k × size / total. Shape: (parts,)."""
+    """How k is shared among parts: each count is less than one away from k × size / total. Shape: (parts,)."""
     upto = np.cumsum(np.asarray(sizes, dtype=np.int64))
     total = int(upto[-1])
     ends = np.array([k * int(end) // total for end in upto], dtype=np.int64)  # Python's integers do not overflow
@@ -54,7 +54,8 @@ def choose(scores: Scores, scope: str, k: int) -> Mask:
     n, m = pattern
     if scores.shape[1] % m:
         raise UserError(
-            f"prune.scope: got '{scope}', and a matrix has {scores.shape[1]} inputs, which {m} does not divide"
+            f"prune.scope: got '{scope}', but {m} does not divide the {scores.shape[1]} inputs of a matrix; "
+            "choose another M"
         )
     groups = scores.reshape(-1, m)
     if k != len(groups) * (m - n):
@@ -63,7 +64,7 @@ def choose(scores: Scores, scope: str, k: int) -> Mask:
 
 
 def smallest_of_rows(scores: Scores, counts: Counts) -> Mask:
-    """True at each row's `counts` smallest scores, the first among equals. Shapes: (rows, columns) and (rows,)."""
+    """True at each row's `counts` smallest scores; ties go to the first. Shapes: (rows, columns) and (rows,)."""
     ordered = np.sort(scores, axis=1)  # values only: an argsort takes ten times as long
     kth = np.take_along_axis(ordered, np.maximum(counts, 1)[:, None] - 1, axis=1)
     mask: Mask = scores <= kth

@@ -33,12 +33,14 @@ class KeptBlocks(OverBase):
             raise UserError(
                 f"the recipe keeps block {self.blocks[-1]}, {model.checkpoint.folder} has {depth}; run `dvc repro`"
             )
-        prefix = (family.block + ".").format
-        new = dict.fromkeys(map(prefix, range(depth))) | {prefix(old): prefix(n) for n, old in enumerate(self.blocks)}
+        number = {old: new for new, old in enumerate(self.blocks)}
+        blocks = {family.inside(block, ""): number.get(block) for block in range(depth)}  # None: left out
         kept: dict[str, torch.Tensor] = {}
         for name, weight in model.weights.items():
-            old = next((block for block in new if name.startswith(block)), "")
-            if (now := new.get(old, "")) is not None:  # not of a block that is left out
-                kept[now + name.removeprefix(old)] = weight
+            prefix = next((prefix for prefix in blocks if name.startswith(prefix)), None)
+            if prefix is None:
+                kept[name] = weight
+            elif (new := blocks[prefix]) is not None:
+                kept[family.inside(new, name.removeprefix(prefix))] = weight
         model.config = {**model.config, family.depth_key: len(self.blocks)}
         model.weights = kept

@@ -1,4 +1,4 @@
-"""The interface of all kinds of recipe: the base, the files beside `recipe.json`, and the application.
+"""The interface of all kinds of recipe: base, files beside `recipe.json`, and how it is applied.
 
 A recipe is a folder with a `recipe.json` and, for some kinds, one more file. It names the SHA-256 of its base
 and of its result, so it is refused on any other base, and a wrong result is never used. The one exception is the
@@ -7,7 +7,7 @@ original, which changes nothing and therefore fits every base.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,13 +38,10 @@ class Kind(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    beside: ClassVar[frozenset[str]] = frozenset()
-    """The names of the files beside `recipe.json`."""
-
     @property
     def files(self) -> frozenset[str]:
-        """The names of the files beside this recipe's `recipe.json`."""
-        return self.beside
+        """The names of the files beside `recipe.json`."""
+        return frozenset()
 
     @property
     def unchanged(self) -> "Kind":

@@ -63,7 +63,10 @@ def weights_in(part: Part, checkpoint: Checkpoint) -> list[str]:
     if part == "blocks":
         return checkpoint.prunable
     if not checkpoint.config.get("tie_word_embeddings", True):
-        raise UserError(f"{checkpoint.folder}: its head is not tied to the token embedding, so it cannot be pruned")
+        raise UserError(
+            f"{checkpoint.folder}: its head is not tied to the token embedding; "
+            "remove pruned-tied-head from compare.variants in params.yaml"
+        )
     return [checkpoint.family.embedding]
 
 

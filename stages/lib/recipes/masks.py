@@ -46,7 +46,7 @@ class MaskDigest:
 class Pruned(OverBase):
     """A recipe that sets the weights of a mask to zero."""
 
-    if TYPE_CHECKING:  # in each kind, the digest as a field, in its place in `recipe.json`
+    if TYPE_CHECKING:  # each kind declares them, so that its fields keep their order in `recipe.json`
         mask_sha256: Digest
 
         @property
@@ -57,11 +57,14 @@ class Pruned(OverBase):
         raise NotImplementedError
 
     def checked_masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
-        """The same masks. Raises UserError after the last one if they are not the recipe's, so use none before."""
+        """The same masks; use none before the last, after which UserError is raised if they are not the recipe's."""
         digest = MaskDigest()
-        for name, mask in self.masks(checkpoint, folder):
-            digest.add(mask)
-            yield name, mask
+        try:
+            for name, mask in self.masks(checkpoint, folder):
+                digest.add(mask)
+                yield name, mask
+        except (ValueError, IndexError) as error:  # no mask has these fields
+            raise UserError(f"{folder}: damaged ({error}); `python -m stages.verify` prints the fix") from None
         if (digest.hexdigest(), digest.pruned) != (self.mask_sha256, self.pruned):
             raise UserError(f"{folder}: the mask is not the recipe's; `python -m stages.verify` prints the fix")
 

@@ -8,7 +8,7 @@ be in the same place. The neurons of each block in a group are first put in the 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,6 @@ Permutations = Mapping[int, Permutation]
 class MergedFeedForward(OverBase):
     """The base with the feed-forwards of each group of n blocks aligned, by stored permutations, and averaged."""
 
-    beside: ClassVar[frozenset[str]] = frozenset({PERMUTATIONS})
-
     kind: Literal["merged"] = "merged"
     base_sha256: Digest
     n: Annotated[int, Field(ge=1)]
@@ -44,13 +42,17 @@ class MergedFeedForward(OverBase):
     merged_sha256: Digest
     """Of the averaged tensors, group by group, in the order of the family."""
 
+    @property
+    def files(self) -> frozenset[str]:
+        return frozenset({PERMUTATIONS})
+
     def apply(self, model: Materialized, folder: Path) -> None:
         family, path = model.checkpoint.family, folder / PERMUTATIONS
+        depth = family.depth(model.config)
         try:
             permutations = {int(block): permutation for block, permutation in load_file(path).items()}
-            depth = family.depth(model.config)
             merged = merge(model.weights, family, depth, self.n, self.anchor_only, permutations)
-        except (SafetensorError, OSError, ValueError, IndexError, RuntimeError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"{path}: damaged ({error}); `python -m stages.verify` prints the fix") from None
         if merged != self.merged_sha256:
             raise UserError(f"{folder}: the average is not the recipe's; `python -m stages.verify` prints the fix")
@@ -108,6 +110,8 @@ def _permuted(tensor: "torch.Tensor", axis: int | None, permutation: Permutation
 
     if axis is None or permutation is None:
         return tensor
+    if permutation.shape != (tensor.shape[axis],) or permutation.max() >= len(permutation):
+        raise ValueError("a permutation does not fit its block")
     return tensor.index_select(axis, torch.from_numpy(permutation.astype(np.int64)))
 
 

@@ -75,7 +75,7 @@ def apply(recipe: Kind, checkpoint: Checkpoint, folder: Path) -> Materialized:
 def write_changed(
     recipe: Unchanged, weights: "Mapping[str, torch.Tensor]", by: str, checkpoint: Checkpoint, folder: Path
 ) -> Changed:
-    """Write a recipe whose `weights` changed into a folder with all else it needs; unchanged ones may be left out."""
+    """Write a recipe with changed weights into its folder; `weights` may leave out tensors that did not change."""
     write_recipe(recipe, folder)
     before = materialize(checkpoint, folder).weights
     digest = write_changes({name: before[name] for name in weights}, weights, folder)

@@ -17,7 +17,7 @@ ScopedMethod: TypeAlias = Literal["magnitude", "random"]
 
 
 class ScopedMask(Pruned):
-    """The base with the smallest scores of each matrix, row or N:M group set to zero; base or seed give the scores."""
+    """The base with each matrix's, row's or N:M group's smallest scores set to zero; base or seed determine these."""
 
     kind: Literal["scoped"] = "scoped"
     base_sha256: Digest
@@ -32,7 +32,7 @@ class ScopedMask(Pruned):
     def of(
         cls, checkpoint: Checkpoint, method: ScopedMethod, scope: str, block_counts: Sequence[int], seed: int
     ) -> "ScopedMask":
-        """The recipe that prunes `block_counts` weights by block. Raises UserError if N:M does not fit the inputs."""
+        """The recipe that prunes `block_counts` weights of each block. Raises UserError if N:M does not fit."""
         digest = MaskDigest.of(scoped_masks(checkpoint, method, scope, block_counts, seed))
         return cls(
             base_sha256=checkpoint.sha256,

@@ -7,7 +7,7 @@ byte. The digest of the masks is therefore that of the bytes, and reading them i
 from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +24,6 @@ MASKS = "masks.bin"
 class StoredMask(Pruned):
     """The base with the weights of a stored mask set to zero, for methods whose scores depend on data."""
 
-    beside: ClassVar[frozenset[str]] = frozenset({MASKS})
-
     kind: Literal["mask"] = "mask"
     base_sha256: Digest
     method: Annotated[str, Field(min_length=1)]
@@ -33,6 +31,10 @@ class StoredMask(Pruned):
     """Whether the packed bits are compressed with zstd."""
     pruned: Annotated[int, Field(ge=0)]
     mask_sha256: Digest
+
+    @property
+    def files(self) -> frozenset[str]:
+        return frozenset({MASKS})
 
     @classmethod
     def store(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def recover_model(model: str, params: "Params") -> None:
-    """Write a model's recipe after recovery, if only a copy, and the loss of each step. Raises as `recover` does."""
+    """Write a model's recipe after recovery (without steps, a copy) and each step's loss. Raises as `recover` does."""
     log: Log = []
     with new_folder(recipe_folder(model)) as folder:
         shutil.copytree(written_recipe(model), folder, dirs_exist_ok=True)
@@ -45,7 +45,7 @@ def recover(model: str, params: "Params", folder: Path) -> "Log":
     made = materialize(checkpoint, folder)
     made.weights = apart(made.weights)
     student = ready(made, device)
-    teacher = load_original(MODEL, device) if params.recover.objective == "distill" else None
+    teacher = load_original(checkpoint, device) if params.recover.objective == "distill" else None
     windows = training_windows(student, unscored_documents(TEXT), params.recover, params.seed)
     states = state_folder(STATES, model, recipe, windows, params)
     log = train(student, teacher, windows, params.recover, states)

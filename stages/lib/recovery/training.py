@@ -108,7 +108,7 @@ def _check_finite(value: torch.Tensor, name: str, folder: Path) -> None:
     if not torch.isfinite(value):
         kept = newest_state(folder)
         raise UserError(
-            f"recovery diverged, its {name} is not finite; lower recover.learning_rate in params.yaml "
+            f"recovery diverged (its {name} is not finite); lower recover.learning_rate in params.yaml "
             + (f"(the last good state is kept in {kept})" if kept else "(no state had been saved)")
         )
 

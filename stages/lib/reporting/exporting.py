@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from stages.lib.figures.definitions import BEFORE_RECOVERY, FIGURES
+from stages.lib.figures.definitions import FIGURES, UNRECOVERED
 from stages.lib.files.hashing import SUMS
 from stages.lib.files.places import MEASURES, metrics_path
 from stages.lib.pruning.methods import method_named, resolve_scope
@@ -25,8 +25,9 @@ _NAMES = {
     "prunable_weights": "prunable weights",
     "pruned_weights": "weights set to zero",
     "sparsity": "share of the prunable weights",
-    BEFORE_RECOVERY: "perplexity before recovery",
+    UNRECOVERED.key: "perplexity before recovery",
     **{figure.key: figure.name for figure in FIGURES},
+    "accuracy": "accuracy of a classification head",
     "tokens": "tokens scored",
     "lead_rougeL": "ROUGE-L of the first sentence",
 }

@@ -79,8 +79,10 @@ def check_workspace() -> Iterator[Finding]:
             continue
         for path, state in found.get("changed outs", {}).items():
             wrong.add(path)
-            missing = state == "deleted"
-            yield Finding(f"{path} is missing") if missing else Finding(f"{path} does not match {LOCK}", Path(path))
+            if state == "deleted":
+                yield Finding(f"{path} is missing")
+            else:
+                yield Finding(f"{path} does not match {LOCK}", Path(path))
         for path, state in deps.items():
             names = [f"{key} in {path}" for key in state] if isinstance(state, dict) else [path]
             inputs += [(stage, name) for name in names]

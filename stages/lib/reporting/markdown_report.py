@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from stages.lib.figures.comparison import Comparison
 from stages.lib.reporting.study import Results
 from stages.lib.reporting.templates import rendered
-from stages.lib.reporting.wording import Cell, answer, frontier_rows, headed, models_table, notes, places, with_interval
+from stages.lib.reporting.wording import (
+    Cell,
+    answer,
+    decimals,
+    frontier_rows,
+    headed,
+    models_table,
+    notes,
+    with_interval,
+)
 
 
 def render(results: Results, settings: Mapping[str, str]) -> str:
@@ -35,7 +44,7 @@ def _pair(comparison: Comparison) -> list[str]:
     """One figure of the original and the pruned model, their difference, and what it is computed on."""
     original, pruned = comparison.estimates["original"], comparison.estimates["pruned"]
     difference = comparison.differences["pruned", "original"]
-    digits = places(original.value)
+    digits = decimals(original.value)
     on = [comparison.items]
     if comparison.baseline is not None:
         on.append(f"{comparison.baseline_name} {comparison.baseline:.3f}")

@@ -37,6 +37,10 @@ def render(
     """The page as HTML, text from data escaped. Takes the report's SVGs by name, and the times by stage."""
     columns, models = models_table(results)
     machine = f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    perplexity = results.by_key["perplexity"].estimates
+    by_size = {
+        model: (perplexity[model].value, size.effective_parameters / 1e6) for model, size in results.sizes.items()
+    }
     methods, *sparsities = frontier_rows(results.frontier)
     return rendered(
         "page.html",
@@ -48,7 +52,7 @@ def render(
         methods=methods,
         sparsities=sparsities,
         pictures={name: base64.b64encode(path.read_bytes()).decode() for name, path in pictures.items()},
-        by_size=_by_size(results),
+        by_size=", ".join(f"{model} {value:.4g} at {size:.1f}M" for model, (value, size) in by_size.items()),
         flips=flips.to_dict("records"),
         reviews_scored=results.by_key["accuracy"].n,
         pairs=pairs.to_dict("records"),
@@ -69,18 +73,11 @@ def write_page(
     """Write `index.html`, which has this machine's times, so neither Git nor DVC keeps it."""
     original, pruned = tables["original"], tables["pruned"]
     classes = class_names(params.reviews)
-    flips = flipped_reviews(read_rows(REVIEWS), original["classify"], pruned["classify"], classes)
+    flips = flipped_reviews(read_rows(REVIEWS, "test"), original["classify"], pruned["classify"], classes)
     pairs = summary_pairs(read_rows(DOCUMENTS), original["summarize"], pruned["summarize"])
     taken = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(times.glob("*.json"))}
     with new_file(REPORT / "index.html") as temporary:
         temporary.write_text(render(results, flips, pairs, pictures, settings, taken), encoding="utf-8")
-
-
-def _by_size(results: Results) -> str:
-    """The picture of the frontier in words."""
-    perplexity = results.by_key["perplexity"].estimates
-    sizes = {model: size.effective_parameters / 1e6 for model, size in results.sizes.items()}
-    return ", ".join(f"{model} {perplexity[model].value:.4g} at {size:.1f}M" for model, size in sizes.items())
 
 
 def flipped_reviews(

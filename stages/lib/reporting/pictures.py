@@ -27,7 +27,6 @@ PALETTE = ("#cc6677", "#4477aa", "#228833", "#aa8800", "#aa3377", "#66ccee", "#8
 """Of Tol's colours that colour-blind readers can tell apart."""
 WORST_SHOWN = 1000
 """Perplexities above this many times the original's are drawn at the upper edge, as arrows."""
-COLOUR = "#4477aa"
 
 
 def draw(results: Results, alone: float, folder: Path) -> dict[str, Path]:
@@ -133,9 +132,9 @@ def draw_sensitivity(tables: Mapping[str, pd.DataFrame], alone: float, path: Pat
     """The three tables of sensitivity; `alone` is the sparsity at which each part was pruned alone."""
     sparsities, matrices, blocks = (tables[name] for name in ("sparsities", "matrices", "blocks"))
     with _picture(path, 3.2, 3, width_ratios=[1, 1, 1.4]) as axes:
-        axes[0].plot(sparsities["sparsity"], sparsities["perplexity"], "o-", color=COLOUR)
+        axes[0].plot(sparsities["sparsity"], sparsities["perplexity"], "o-", color=OWN_COLOURS["original"])
         low, high = sparsities["perplexity_low"], sparsities["perplexity_high"]
-        axes[0].fill_between(sparsities["sparsity"], low, high, color=COLOUR, alpha=0.2)
+        axes[0].fill_between(sparsities["sparsity"], low, high, color=OWN_COLOURS["original"], alpha=0.2)
         axes[0].set(yscale="log", xlabel="sparsity", ylabel="perplexity", title="All matrices together")
         _ratios(axes[1], matrices, [name.split(".")[-1] for name in matrices["matrix"]])
         axes[1].tick_params(axis="x", rotation=60)
@@ -146,5 +145,7 @@ def draw_sensitivity(tables: Mapping[str, pd.DataFrame], alone: float, path: Pat
 
 def _ratios(axis: Axes, table: pd.DataFrame, names: list[str]) -> None:
     below, above = table["ratio"] - table["ratio_low"], table["ratio_high"] - table["ratio"]
-    axis.errorbar(names, table["ratio"], yerr=[below.clip(0), above.clip(0)], fmt="o", capsize=2, color=COLOUR)
+    axis.errorbar(
+        names, table["ratio"], yerr=[below.clip(0), above.clip(0)], fmt="o", capsize=2, color=OWN_COLOURS["original"]
+    )
     axis.axhline(1, color="#555555", linewidth=1, linestyle="--")

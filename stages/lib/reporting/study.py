@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stages.lib.figures.comparison import REFERENCES, Comparison, Tables, compare
-from stages.lib.figures.definitions import BEFORE_RECOVERY, FIGURES, UNRECOVERED, Estimate, draw, estimate, items
+from stages.lib.figures.definitions import FIGURES, UNRECOVERED, Estimate, estimate_alone, items
 from stages.lib.figures.tables import read_frontier, sensitivity_tables
 from stages.lib.files.parquet import read_table
 from stages.lib.files.places import FRONTIER, MODEL, SENSITIVITY, MeasureName, predictions_path
@@ -66,20 +66,20 @@ def read_tables(variants: Sequence[str]) -> Tables:
 
 def read_results(params: "Params", tables: Tables) -> Results:
     """Everything that was measured, with all models compared. Raises UserError if anything is missing or damaged."""
-    draws = params.statistics.resamples, params.seed
+    resampling = params.statistics.resamples, params.seed
     sizes = {model: read_table(predictions_path("size", model)).iloc[0] for model in tables}
     unrecovered = {
-        model: estimate(UNRECOVERED, rows, draw(UNRECOVERED, [rows], *draws)[0])
+        model: estimate_alone(UNRECOVERED, rows, *resampling)
         for model, found in tables.items()
         if UNRECOVERED.values in (rows := items("perplexity", found["perplexity"]))
     }
     distilled = params.distilled
     return Results(
-        comparisons=[compare(figure, tables, *draws) for figure in FIGURES],
+        comparisons=[compare(figure, tables, *resampling) for figure in FIGURES],
         sizes={model: Size(**{key: int(size[key]) for key in Size.__annotations__}) for model, size in sizes.items()},
         unrecovered=unrecovered,
-        frontier=read_frontier(FRONTIER, params.frontier, *draws),
-        sensitivity=sensitivity_tables(read_table(SENSITIVITY), *draws),
+        frontier=read_frontier(FRONTIER, params.frontier, *resampling),
+        sensitivity=sensitivity_tables(read_table(SENSITIVITY), *resampling),
         absent={"distilled": distilled.reason} if distilled.source == "none" else {},
         sparsity=float(sizes["pruned"]["pruned_weights"] / sizes["pruned"]["prunable_weights"]),
         vocabulary=int(read_config(MODEL)["vocab_size"]),
@@ -100,7 +100,7 @@ def summary(results: Results) -> pd.DataFrame:
                 row[f"{key}_p_vs_{reference}"] = significant(found.p_holm, 3) if found else None
         if results.unrecovered:
             before = results.unrecovered.get(model)
-            row[BEFORE_RECOVERY] = significant(before.value) if before else None
+            row[UNRECOVERED.key] = significant(before.value) if before else None
         rows.append(row)
     rows += [{"model": model, "note": reason} for model, reason in results.absent.items()]
     table = pd.DataFrame(rows)

@@ -74,19 +74,19 @@ def headed(comparison: Comparison) -> str:
     return f"{comparison.figure.name} {'↓' if comparison.figure.better == 'lower' else '↑'}"
 
 
-def places(value: float) -> int:
+def decimals(value: float) -> int:
     return 0 if value >= 1000 else 2 if value >= 10 else 3
 
 
-def with_interval(value: float, interval: Interval | None, places: int, sign: str = "") -> str:
-    form = f"{sign},.{places}f" if abs(value) < 1e6 else f"{sign}.2e"
+def with_interval(value: float, interval: Interval | None, digits: int, sign: str = "") -> str:
+    form = f"{sign},.{digits}f" if abs(value) < 1e6 else f"{sign}.2e"
     if interval is None:
         return f"{value:{form}}"
     return f"{value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
 
 
 def estimated(estimate: Estimate) -> str:
-    return with_interval(estimate.value, estimate.interval, places(estimate.value))
+    return with_interval(estimate.value, estimate.interval, decimals(estimate.value))
 
 
 def models_table(results: Results) -> tuple[list[str], dict[str, list[Cell]]]:

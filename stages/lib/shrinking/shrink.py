@@ -34,7 +34,7 @@ def write_variants(params: "Params", folder: Path) -> None:
     if any(variant.method.startswith("merged") for variant in variants):
         from stages.lib.shrinking.merging import Merger
 
-        calibration = Calibration(params, settings.calibration_tokens, "compare.calibration_tokens")
+        calibration = Calibration(checkpoint, params, settings.calibration_tokens, "compare.calibration_tokens")
         merger = Merger(calibration.loaded, calibration.windows)
     for variant in variants:
         (folder / variant.name).mkdir()

@@ -90,7 +90,9 @@ def _verify(item: "Hub", folder: Path) -> None:
         pinned = str(path.relative_to(folder)) in item.sha256
         if path.is_file() and not pinned and not _is_as_listed(path):
             path.resolve().unlink()
-            raise UserError(f"{item.repo}: {path.name} does not match the hub's listing, it arrived damaged; run again")
+            raise UserError(
+                f"{item.repo}: {path.name} arrived damaged (it does not match the hub's listing); run again"
+            )
 
 
 def _is_as_listed(path: Path) -> bool:

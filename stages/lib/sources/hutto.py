@@ -40,5 +40,5 @@ def _lines(path: Path) -> Iterator[tuple[str, float, str]]:
             yield identifier, float(rating), text.strip()
         except ValueError:
             raise UserError(
-                f"line {number}: not id, rating and text between tabs; check format in params.yaml"
+                f"{path.name}, line {number}: not id, rating and text separated by tabs; check format in params.yaml"
             ) from None

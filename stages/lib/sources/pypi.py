@@ -57,7 +57,7 @@ def _download(file: str, digest: str) -> Path:
         _pip_download(file, digest, Path(folder), kept)
         arrived = Path(folder) / file
         if not arrived.exists():
-            raise UserError(f"pip found another file than {file}; correct the file name in params.yaml")
+            raise UserError(f"pip found a file other than {file}; correct the file name in params.yaml")
         with new_file(kept) as temporary:
             shutil.copyfile(arrived, temporary)
     return kept

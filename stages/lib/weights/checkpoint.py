@@ -65,7 +65,7 @@ class Checkpoint:
     @cached_property
     def family(self) -> Family:
         """Raises UserError for an architecture that no family describes."""
-        return family_of(self.folder)
+        return family_of(self.folder, self.config)
 
     @property
     def depth(self) -> int:

@@ -1,6 +1,7 @@
 """The known model families, and the lookup of a model folder's family."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,9 @@ def read_config(model: Path) -> dict[str, Any]:
     return config
 
 
-def family_of(model: Path) -> Family:
+def family_of(model: Path, config: Mapping[str, Any] | None = None) -> Family:
     """The family of a model folder. Raises UserError for an architecture that no family describes."""
-    model_type = read_config(model).get("model_type")
+    model_type = (config or read_config(model)).get("model_type")
     if model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise UserError(
