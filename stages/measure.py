@@ -7,6 +7,7 @@ from stages.lib.plumbing import command
 
 def main(arguments: argparse.Namespace) -> None:
     params = command.load_params()
+    command.check_model(arguments.item, ("original", "pruned"))
     from stages.lib.figures.definitions import figures_of, summary_line
     from stages.lib.files.parquet import read_table
     from stages.lib.files.places import MEASURES, metrics_path, predictions_path

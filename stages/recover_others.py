@@ -7,6 +7,7 @@ from stages.lib.recovery.recover import recover_model
 
 
 def main(arguments: argparse.Namespace) -> None:
+    command.check_model(arguments.item)
     recover_model(arguments.item, command.load_params())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "stages" / "lib"
 PACKAGES = [
-    *("files", "corpora", "sources", "weights", "recipes", "inference", "pruning", "shrinking", "recovery"),
+    *("files", "sources", "weights", "recipes", "inference", "pruning", "shrinking", "recovery"),
     *("evaluation", "figures", "reporting", "plumbing"),
 ]
 """The packages of the library, in the order in which they may import each other: only from those before."""

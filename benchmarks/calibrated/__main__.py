@@ -19,11 +19,10 @@ from tempfile import TemporaryDirectory
 import torch
 from safetensors.torch import load_file, save_file
 
-from stages.lib.corpora.rows import read_rows
-from stages.lib.corpora.unscored import unscored_documents
 from stages.lib.evaluation.perplexity import score
 from stages.lib.figures.definitions import figures_of
 from stages.lib.files.places import MODEL, TEXT, written_recipe
+from stages.lib.files.rows import read_rows, unscored_documents
 from stages.lib.inference.calibration import WINDOW, calibration_windows
 from stages.lib.inference.device import set_up
 from stages.lib.inference.loading import Loaded, load_original

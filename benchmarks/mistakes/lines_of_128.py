@@ -6,9 +6,9 @@ Each line starts without anything before it, and its first tokens are hard to gu
 from pathlib import Path
 
 from benchmarks.mistakes.setting import parse
-from stages.lib.corpora.rows import read_rows
 from stages.lib.evaluation.perplexity import score
 from stages.lib.figures.definitions import figures_of
+from stages.lib.files.rows import read_rows
 
 LINE = 128
 

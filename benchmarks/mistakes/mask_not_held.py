@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.mistakes.setting import parse
-from stages.lib.corpora.rows import read_rows
-from stages.lib.corpora.sampling import draw
 from stages.lib.evaluation.classification import tokenize
 from stages.lib.evaluation.finetuning import fine_tune
+from stages.lib.files.rows import read_rows
+from stages.lib.files.sampling import draw
 
 
 def main() -> None:

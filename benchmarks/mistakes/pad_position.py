@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional
 
 from benchmarks.mistakes.setting import parse
-from stages.lib.corpora.rows import read_rows
-from stages.lib.corpora.sampling import draw
 from stages.lib.evaluation.classification import Features, features, fit_head, tokenize
+from stages.lib.files.rows import read_rows
+from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import pad
 from stages.lib.inference.loading import Loaded
 

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.mistakes.setting import parse
-from stages.lib.corpora.rows import read_rows
+from stages.lib.files.rows import read_rows
 from stages.lib.inference.batches import pad
 from stages.lib.inference.loading import Loaded
 

@@ -7,10 +7,10 @@ and the score says what the document shares with its reference, whatever the mod
 from pathlib import Path
 
 from benchmarks.mistakes.setting import parse
-from stages.lib.corpora.rows import read_rows
-from stages.lib.corpora.sampling import draw
 from stages.lib.evaluation.rouge import Rouge
 from stages.lib.evaluation.summarization import summarize
+from stages.lib.files.rows import read_rows
+from stages.lib.files.sampling import draw
 
 
 def main() -> None:

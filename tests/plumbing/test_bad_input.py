@@ -413,6 +413,24 @@ def test_a_variant_whose_recipe_is_not_there(downloaded: Path, run_stage: RunSta
     )
 
 
+@pytest.mark.parametrize("stage", ["compare", "recover_others", "measure"])
+def test_a_model_of_no_known_name(project: Path, run_stage: RunStage, stage: str) -> None:
+    assert_one_line(run_stage(stage, "merged"), 2, "got 'merged', takes ", "merged_n, merged_n-anchor, compressed_n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nosuch", "0.3"], "method: got 'nosuch', takes magnitude, wanda, sparsegpt, random"),
+        (["wanda", "abc"], "sparsity: got 'abc', takes a number from 0 to below 1"),
+        (["wanda", "1.5"], "sparsity: got '1.5', takes a number from 0 to below 1"),
+        (["magnitude", "nan"], "sparsity: got 'nan', takes a number from 0 to below 1"),
+    ],
+)
+def test_a_point_that_no_frontier_has(project: Path, run_stage: RunStage, arguments: list[str], says: str) -> None:
+    assert_one_line(run_stage("frontier", *arguments), 2, says)
+
+
 def test_two_recipes_in_one_folder(project: Path, run_stage: RunStage) -> None:
     assert shrunk_by(project, run_stage).status == 0
     for variant in ("merged_2", "compressed_2"):

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from conftest import Finished, changed_params, write_params
 
-from stages.lib.corpora.rows import ROWS, read_rows
 from stages.lib.figures.comparison import Comparison, Difference
 from stages.lib.figures.definitions import FIGURES, Estimate
 from stages.lib.figures.statistics import Interval
@@ -18,6 +17,7 @@ from stages.lib.figures.tables import COLUMNS
 from stages.lib.files.hashing import sha256
 from stages.lib.files.parquet import read_table, write_table
 from stages.lib.files.places import REVIEWS, predictions_path
+from stages.lib.files.rows import ROWS, read_rows
 from stages.lib.reporting.markdown_report import render
 from stages.lib.reporting.study import Results, Size
 

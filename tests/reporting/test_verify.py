@@ -92,6 +92,15 @@ def test_damage_is_found_and_fixed(repository: Repository, damage: Callable[[Rep
     assert repository.git("status", "--porcelain") == ""
 
 
+def test_a_fresh_clone_lacks_what_git_does_not_hold(repository: Repository, tmp_path: Path) -> None:
+    repository.git("clone", "-q", ".", str(tmp_path / "clone"))
+    found = verify(Repository(tmp_path / "clone"))
+    *problems, remedy = found.out.splitlines()
+    assert "data/predictions/perplexity/pruned.parquet is missing" in problems
+    assert not [problem for problem in problems if "does not match" in problem]
+    assert remedy == "fix it with: dvc repro"
+
+
 def test_what_has_changed_since_the_last_run(repository: Repository) -> None:
     edit(repository.folder / "params.yaml", "sparsity: 0.3", "sparsity: 0.2")
     edit(repository.folder / "stages/lib/pruning/prune.py", "Prunes", "Thins")

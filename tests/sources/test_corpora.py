@@ -10,15 +10,15 @@ from conftest import changed_params, write_params
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.lib.corpora.rows import read_rows, write_rows
-from stages.lib.corpora.sampling import draw, shuffled
-from stages.lib.corpora.splits import UNSPLIT, assign_splits
 from stages.lib.files.errors import UserError
+from stages.lib.files.rows import read_rows, write_rows
+from stages.lib.files.sampling import draw, shuffled
 from stages.lib.plumbing.params import Params, load_params
 from stages.lib.sources.docstrings import docstring_rows
 from stages.lib.sources.documents import read_documents
 from stages.lib.sources.hutto import editorials, reviews
 from stages.lib.sources.reviews import read_reviews
+from stages.lib.sources.splits import UNSPLIT, assign_splits
 from stages.lib.sources.text import read_text
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from stages.lib.corpora.sampling import draw
 from stages.lib.evaluation.finetuning import Labels, Probabilities, fine_tune
 from stages.lib.files.errors import UserError
+from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import Features, features
 from stages.lib.inference.loading import Loaded
 

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.lib.corpora.rows import read_rows
 from stages.lib.evaluation.perplexity import score
 from stages.lib.files.parquet import write_table
 from stages.lib.files.places import FRONTIER, MODEL, TEXT
+from stages.lib.files.rows import read_rows
 from stages.lib.files.writing import temporary_folder
 from stages.lib.inference.device import set_up
 from stages.lib.inference.loading import ready

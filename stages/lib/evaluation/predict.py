@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from stages.lib.corpora.rows import read_rows
 from stages.lib.evaluation.perplexity import BEFORE_RECOVERY, score
 from stages.lib.files.parquet import write_table
 from stages.lib.files.places import (
@@ -18,6 +17,7 @@ from stages.lib.files.places import (
     recipe_folder,
     written_recipe,
 )
+from stages.lib.files.rows import read_rows
 from stages.lib.inference.device import Device, set_up
 from stages.lib.inference.loading import ready
 from stages.lib.recipes.changed import RECOVERY, Changed

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stages.lib.corpora.rows import read_rows
 from stages.lib.evaluation.perplexity import score_text
 from stages.lib.files.places import MODEL, TEXT
+from stages.lib.files.rows import read_rows
 from stages.lib.inference.blockwise import BlockInputs
 from stages.lib.inference.device import set_up
 from stages.lib.inference.likelihood import TokenizedText, tokenize

@@ -9,9 +9,9 @@ import torch
 from tqdm import tqdm
 from transformers import GenerationConfig
 
-from stages.lib.corpora.sampling import draw
 from stages.lib.evaluation.rouge import KINDS, Rouge
 from stages.lib.files.errors import UserError
+from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.loading import Loaded
 

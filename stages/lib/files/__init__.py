@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, hashed, and read back only if intact."""
+"""What stages pass to each other: files written whole, hashed and checked; tables, and the rows of texts."""

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from stages.lib.corpora.rows import SEPARATOR
-from stages.lib.corpora.unscored import unscored_documents
 from stages.lib.files.errors import UserError
 from stages.lib.files.places import TEXT
+from stages.lib.files.rows import SEPARATOR, unscored_documents
 from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:

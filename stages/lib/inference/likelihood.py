@@ -16,8 +16,8 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from stages.lib.corpora.rows import SEPARATOR
 from stages.lib.files.errors import UserError
+from stages.lib.files.rows import SEPARATOR
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.loading import Loaded
 

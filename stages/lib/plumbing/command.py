@@ -10,11 +10,11 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stages.lib.files.errors import UserError
+from stages.lib.files.errors import ParamsError, UserError
 from stages.lib.files.writing import write_json
 
 if TYPE_CHECKING:
@@ -85,6 +85,17 @@ def load_params() -> "Params":
     from stages.lib.plumbing.params import load_params as load  # an interrupt during this import is one line, too
 
     return load()
+
+
+def check_model(name: str, others: Sequence[str] = ()) -> None:
+    """Raise ParamsError unless a name on the command line is one of `others`, or has the form of a variant's."""
+    from stages.lib.shrinking.variants import NAMES, parse_variant
+
+    try:
+        if name not in others:
+            parse_variant(name)
+    except ValueError:
+        raise ParamsError(f"got {name!r}, takes {', '.join([*others, NAMES])}") from None
 
 
 def _machine_fault(error: Exception) -> str | None:

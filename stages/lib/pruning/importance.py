@@ -26,8 +26,7 @@ LEAST_GROWTH = 1e-4
 def outlier_shares(loaded: Loaded, windows: Sequence[torch.Tensor]) -> list[float]:
     """The share of outliers among each block's Wanda scores, in the unpruned model.
 
-    Yin et al. (2024), "Outlier Weighed Layerwise Sparsity (OWL): A Missing Secret Sauce for Pruning
-    LLMs to High Sparsity", ICML.
+    Yin et al. (2024), "OWL: A Missing Secret Sauce for Pruning LLMs to High Sparsity", ICML.
     """
     shares = []
     for block, run in through_blocks(loaded, windows):

@@ -30,7 +30,7 @@ class Method:
     scopes: tuple[str, ...]
     """global, layer, row or N:M; `auto` stands for the first."""
     summary: str
-    """For the model card; "the <summary> of each matrix are zero" completes the sentence."""
+    """For the model card, whose sentence is "<summary> of each matrix are zero"."""
     source: str
     """The paper."""
     on_text: OnText | None = None

@@ -31,7 +31,7 @@ def recover(model: str, params: "Params", folder: Path) -> "Log":
     """
     import torch
 
-    from stages.lib.corpora.unscored import unscored_documents
+    from stages.lib.files.rows import unscored_documents
     from stages.lib.inference.device import set_up
     from stages.lib.inference.loading import load_original, ready
     from stages.lib.recipes.changed import CHANGES, RECOVERY, Unchanged

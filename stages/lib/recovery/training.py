@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from stages.lib.corpora.sampling import shuffled
 from stages.lib.files.errors import UserError
+from stages.lib.files.sampling import shuffled
 from stages.lib.inference.calibration import first_tokens
 from stages.lib.inference.loading import Loaded
 from stages.lib.recovery.schedule import learning_rate, window_tokens, windows_per_step

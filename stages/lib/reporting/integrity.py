@@ -77,9 +77,9 @@ def check_workspace() -> Iterator[Finding]:
         if deps.get("params.yaml") == "new":  # as after a kill that truncated the lock
             yield Finding(f"{LOCK} does not list {stage}")
             continue
-        for path, state in found.get("changed outs", {}).items():
+        for path in found.get("changed outs", {}):
             wrong.add(path)
-            if state == "deleted":
+            if not Path(path).exists():
                 yield Finding(f"{path} is missing")
             else:
                 yield Finding(f"{path} does not match {LOCK}", Path(path))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from stages.lib.corpora.rows import class_names, read_rows
 from stages.lib.figures.comparison import Tables
 from stages.lib.files.places import DOCUMENTS, REPORT, REVIEWS
+from stages.lib.files.rows import class_names, read_rows
 from stages.lib.files.writing import new_file
 from stages.lib.reporting.study import Results
 from stages.lib.reporting.templates import rendered

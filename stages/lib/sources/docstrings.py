@@ -11,8 +11,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.lib.corpora.rows import Row
 from stages.lib.files.errors import UserError
+from stages.lib.files.rows import Row
 
 _UNDERLINE = re.compile(r"^[-=~]{3,}$")
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.lib.corpora.rows import Row
-from stages.lib.corpora.splits import Files
 from stages.lib.files.errors import UserError
+from stages.lib.files.rows import Row
 from stages.lib.sources.docstrings import docstring_rows
+from stages.lib.sources.splits import Files
 from stages.lib.sources.tables import read_table
 
 if TYPE_CHECKING:

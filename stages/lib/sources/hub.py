@@ -28,8 +28,7 @@ _MODEL_FILES = [
 def fetch_model(item: "Hub") -> Path:
     """Download a model's config, weights and tokenizer, and return their folder.
 
-    An interrupted download resumes where it stopped. Raises UserError if the hub cannot be
-    reached, does not have the revision, or a file is not the pinned one.
+    An interrupted download resumes. Raises UserError if the hub, the revision or a pinned file cannot be had.
     """
     folder = _snapshot(item, "model", _MODEL_FILES)
     weights = sorted(file.name for file in folder.glob("*.safetensors"))

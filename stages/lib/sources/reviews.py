@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.lib.corpora.rows import Row, class_names
-from stages.lib.corpora.splits import Files, assign_splits
 from stages.lib.files.errors import UserError
+from stages.lib.files.rows import Row, class_names
 from stages.lib.sources import hutto
+from stages.lib.sources.splits import Files, assign_splits
 from stages.lib.sources.tables import read_table
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 TEST_SHARE = 0.5
 """The share that is scored, if `test_share` does not say."""
-
-Labelled = dict[str, tuple[str, int]]
 
 
 def read_reviews(item: "Reviews", files: Files, seed: int) -> list[Row]:
@@ -30,10 +28,10 @@ def read_reviews(item: "Reviews", files: Files, seed: int) -> list[Row]:
     ]
 
 
-def _labelled(item: "Reviews", paths: list[Path]) -> Labelled:
+def _labelled(item: "Reviews", paths: list[Path]) -> dict[str, tuple[str, int]]:
     if item.format == "hutto-reviews":
         return {key: value for path in paths for key, value in hutto.reviews(path).items()}
-    labelled: Labelled = {}
+    labelled: dict[str, tuple[str, int]] = {}
     for path in paths:
         for number, row in enumerate(read_table(path, ("text", "label"), item.columns), 1):
             if not isinstance(row["text"], str) or not row["text"].strip():

@@ -29,8 +29,7 @@ Bits = npt.NDArray[np.uint32]
 class Checkpoint:
     """The weights in a model folder, read where they lie on disk.
 
-    Raises UserError if the file is missing, malformed, truncated, or holds a tensor that is not
-    float32, float16 or bfloat16.
+    Raises UserError if the file is missing or damaged, or a tensor is not float32, float16 or bfloat16.
     """
 
     def __init__(self, model: Path) -> None:

@@ -22,8 +22,7 @@ logging.set_verbosity_error()  # a user cannot act on the warnings of what is lo
 def normalize_folder(source: Path, out: Path) -> None:
     """Write a Hugging Face model folder into `out`, in its own dtype, tensor names as the family's.
 
-    Raises UserError for a folder that is incomplete or damaged, of an unknown family, quantized,
-    or whose weights are not all finite.
+    Raises UserError if the folder is incomplete, damaged, quantized, of an unknown family, or has weights not finite.
     """
     family_of(source)
     if "quantization_config" in read_config(source):

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
-from stages.lib.corpora.sampling import shuffled
-
-Split: TypeAlias = Literal["train", "test"]
-"""What a document is used for: fitting, or scoring."""
+from stages.lib.files.rows import Split
+from stages.lib.files.sampling import shuffled
 
 UNSPLIT = "unsplit"
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pandas as pd
 
-from stages.lib.corpora.splits import Split
 from stages.lib.files.errors import UserError
 from stages.lib.files.parquet import read_table, write_table
 
@@ -17,6 +16,12 @@ ROWS = "rows.parquet"
 
 SEPARATOR = "\n\n"
 """Joins documents that are read as one text."""
+
+LONG = 200
+"""Equal documents of at least this many characters are taken for the same one; short headings may repeat."""
+
+Split: TypeAlias = Literal["train", "test"]
+"""What a document is used for: fitting, or scoring."""
 
 Row = Mapping[str, Any]
 
@@ -45,3 +50,16 @@ def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:
     if part.empty:
         raise UserError(f"{folder / ROWS}: has no {split} rows; give files for it, or change test_share in params.yaml")
     return part
+
+
+def unscored_documents(folder: Path) -> list[str]:
+    """The documents of a text's train split. Raises UserError if there are none, or one of them is scored as well."""
+    documents: list[str] = read_rows(folder, "train")["text"].tolist()
+    scored = {text for text in read_rows(folder, "test")["text"] if len(text) >= LONG}
+    for text in documents:
+        if text in scored:
+            raise UserError(
+                f"the text has a document under train that is scored as well ({text[:40]!r}…); "
+                "remove it from one of them, or name other files in params.yaml"
+            )
+    return documents
