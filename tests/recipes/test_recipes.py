@@ -18,7 +18,7 @@ from stages.lib.recipes.changed import Changed, write_changes
 from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.magnitude import MagnitudePruned
 from stages.lib.recipes.merged import MergedFeedForward, merge, write_permutations
-from stages.lib.recipes.pretrained import OtherCheckpoint
+from stages.lib.recipes.other_checkpoint import OtherCheckpoint
 from stages.lib.recipes.recipe import Recipe, materialize, read_recipe, write_recipe
 from stages.lib.recipes.scoped import ScopedMask
 from stages.lib.recipes.stored import StoredMask

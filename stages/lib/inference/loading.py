@@ -10,7 +10,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from stages.lib.files.errors import UserError
 from stages.lib.inference.device import Device
 from stages.lib.recipes.kind import Materialized
-from stages.lib.recipes.pretrained import Original
+from stages.lib.recipes.original import Original
 from stages.lib.recipes.recipe import apply
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.family import Family

@@ -1,1 +1,1 @@
-"""Compressed models as recipes over a base checkpoint, by kind."""
+"""Compressed models as recipes over a base checkpoint; one module per kind."""

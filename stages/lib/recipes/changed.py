@@ -17,7 +17,7 @@ from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.kind import Digest, Kind, Materialized
 from stages.lib.recipes.magnitude import MagnitudePruned
 from stages.lib.recipes.merged import MergedFeedForward
-from stages.lib.recipes.pretrained import OtherCheckpoint
+from stages.lib.recipes.other_checkpoint import OtherCheckpoint
 from stages.lib.recipes.scoped import ScopedMask
 from stages.lib.recipes.stored import StoredMask
 from stages.lib.weights.checkpoint import Checkpoint

@@ -54,7 +54,6 @@ class Kind(BaseModel):
 
     def apply(self, model: Materialized, folder: Path) -> None:
         """Turn the base into this model, in place. Raises UserError if a file of the recipe or the result is wrong."""
-        raise NotImplementedError
 
 
 class OverBase(Kind):

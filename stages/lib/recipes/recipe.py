@@ -11,7 +11,7 @@ from stages.lib.files.places import LOSSES
 from stages.lib.files.writing import write_json
 from stages.lib.recipes.changed import Changed, Unchanged, write_changes
 from stages.lib.recipes.kind import Kind, Materialized
-from stages.lib.recipes.pretrained import Original
+from stages.lib.recipes.original import Original
 from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from stages.lib.pruning.selection import select
 from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.magnitude import MagnitudePruned, weights_in
 from stages.lib.recipes.merged import block_groups
-from stages.lib.recipes.pretrained import OtherCheckpoint
+from stages.lib.recipes.other_checkpoint import OtherCheckpoint
 from stages.lib.recipes.recipe import Recipe, write_recipe
 from stages.lib.shrinking.variants import Variant, parse_variant
 from stages.lib.weights.checkpoint import Checkpoint
@@ -30,16 +30,20 @@ def write_variants(params: "Params", folder: Path) -> None:
                 f"params.yaml: compare.variants: got {variant.name!r}, and the model has {checkpoint.depth} blocks; "
                 "n is at most that"
             )
-    merger = None
-    if any(variant.method.startswith("merged") for variant in variants):
-        from stages.lib.shrinking.merging import Merger
-
-        calibration = Calibration(checkpoint, params, settings.calibration_tokens, "compare.calibration_tokens")
-        merger = Merger(calibration.loaded, calibration.windows)
+    merger = _merger(checkpoint, params) if any(variant.method.startswith("merged") for variant in variants) else None
     for variant in variants:
         (folder / variant.name).mkdir()
         recipe = _recipe(variant, checkpoint, settings.tied_head_sparsity, merger, folder / variant.name)
         write_recipe(recipe, folder / variant.name)
+
+
+def _merger(checkpoint: Checkpoint, params: "Params") -> "Merger":
+    """What is needed to merge blocks; the model itself is no longer in memory afterwards."""
+    from stages.lib.shrinking.merging import Merger
+
+    tokens = params.compare.calibration_tokens
+    calibration = Calibration(checkpoint, params, tokens, "compare.calibration_tokens")
+    return Merger(calibration.loaded, calibration.windows)
 
 
 def _recipe(
