@@ -23,7 +23,7 @@ from stages.lib.files.places import MODEL, written_recipe
 from stages.lib.plumbing.params import Params, load_params
 from stages.lib.pruning.prune import prune
 from stages.lib.recipes.recipe import materialize, read_recipe
-from stages.lib.recipes.stored import StoredMask
+from stages.lib.recipes.stored_mask import StoredMask
 from stages.lib.weights.checkpoint import Checkpoint
 
 LEVEL = 3

@@ -93,7 +93,7 @@ EVALUATED = {stage for stage in ALL if stage.startswith(("baseline", "post", "cl
 MEASURED = {stage for stage in ALL if stage.startswith("measure")}
 DOWNLOADS = {stage for stage in ALL if stage.startswith("download")}
 EDITS: dict[str, set[str]] = {
-    "stages/lib/plumbing/mistakes.py": set(),
+    "stages/lib/plumbing/params_errors.py": set(),
     "stages/lib/plumbing/command.py": set(),
     "stages/lib/plumbing/params.py": set(),
     "stages/lib/reporting/wording.py": {"report"},

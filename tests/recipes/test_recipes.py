@@ -20,8 +20,8 @@ from stages.lib.recipes.magnitude import MagnitudePruned
 from stages.lib.recipes.merged import MergedFeedForward, merge, write_permutations
 from stages.lib.recipes.other_checkpoint import OtherCheckpoint
 from stages.lib.recipes.recipe import Recipe, materialize, read_recipe, write_recipe
-from stages.lib.recipes.scoped import ScopedMask
-from stages.lib.recipes.stored import StoredMask
+from stages.lib.recipes.scoped_mask import ScopedMask
+from stages.lib.recipes.stored_mask import StoredMask
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.families import family_of
 

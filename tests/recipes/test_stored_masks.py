@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from stages.lib.files.errors import UserError
 from stages.lib.recipes.masks import Mask
 from stages.lib.recipes.recipe import write_recipe
-from stages.lib.recipes.stored import MASKS, StoredMask
+from stages.lib.recipes.stored_mask import MASKS, StoredMask
 from stages.lib.weights.checkpoint import Checkpoint
 
 SHAPES = st.lists(hnp.array_shapes(min_dims=1, max_dims=2, max_side=40), min_size=1, max_size=4)

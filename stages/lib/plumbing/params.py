@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from stages.lib.files.errors import ParamsError
 from stages.lib.plumbing.items import Distilled, Documents, Model, Reviews, Section, Text
-from stages.lib.plumbing.mistakes import explain
+from stages.lib.plumbing.params_errors import explain
 from stages.lib.pruning.methods import METHODS, resolve_scope
 from stages.lib.recipes.choosing import pattern_of
 from stages.lib.recovery.schedule import TRAINING_WINDOW

@@ -12,8 +12,8 @@ from stages.lib.pruning.selection import select
 from stages.lib.recipes.choosing import spread
 from stages.lib.recipes.magnitude import MagnitudePruned
 from stages.lib.recipes.recipe import write_changed, write_recipe
-from stages.lib.recipes.scoped import ScopedMask, ScopedMethod
-from stages.lib.recipes.stored import StoredMask
+from stages.lib.recipes.scoped_mask import ScopedMask, ScopedMethod
+from stages.lib.recipes.stored_mask import StoredMask
 from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from stages.lib.recipes.kind import Digest, Kind, Materialized
 from stages.lib.recipes.magnitude import MagnitudePruned
 from stages.lib.recipes.merged import MergedFeedForward
 from stages.lib.recipes.other_checkpoint import OtherCheckpoint
-from stages.lib.recipes.scoped import ScopedMask
-from stages.lib.recipes.stored import StoredMask
+from stages.lib.recipes.scoped_mask import ScopedMask
+from stages.lib.recipes.stored_mask import StoredMask
 from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
