@@ -48,6 +48,8 @@ def check_locks() -> Iterator[Finding]:
             yield Finding(f"{RWLOCK} was truncated, by a full disk or a crash", RWLOCK)
     if not LOCK.is_file():
         raise UserError(f"{LOCK}: not found; run `dvc repro`")
+    if not LOCK.read_bytes().endswith(b"\n"):  # DVC would believe what is left of the last hash
+        yield Finding(f"{LOCK} was truncated, by a full disk or a crash", LOCK)
 
 
 def check_cache() -> Iterator[Finding]:
