@@ -53,7 +53,8 @@ def score_points(
         effective = non_zero - max(0, k - sum(zeros[name] for name in names))
         with within:
             scores = score_text(loaded, text, perplexity) if k else dense
-        restore(loaded, names)
+        if pruned != "sparsities" or share == settings.sparsities[-1]:  # masks of growing sparsity are nested
+            restore(loaded, names)
         columns = {"pruned": pruned, "point": point, "pruned_weights": k, "effective_parameters": effective}
         tables.append({**columns, **scores})
     return pd.concat(map(pd.DataFrame, tables), ignore_index=True)
