@@ -4,7 +4,7 @@ Counts are exact: masks follow from bit patterns, and so do averages and kept bl
 differ between processors, so log-likelihoods differ in their last digits: perplexity and bits per byte may differ by
 1e-4 of their value (other kernels on one machine moved them by 5e-6). A prediction that depends on such a digit may
 flip: at most 2 of 500 reviews, and as many of the 32 greedy summaries as move the mean ROUGE by 0.015. An interval
-moves with its figure. p-values depend on single flips, so neither they nor the differences between figures are
+moves with its figure. p-values depend on single flips, so neither they nor the changes between figures are
 compared.
 """
 
@@ -19,7 +19,7 @@ import pandas as pd
 
 RELATIVE = {"perplexity": 1e-4, "bits_per_byte": 1e-4, "ratio": 1e-4}
 ABSOLUTE = {"accuracy": 0.005, "rouge1": 0.015, "rouge2": 0.015, "rougeL": 0.015}
-DERIVED = "metrics/differences.csv"
+DERIVED = "metrics/changes.csv"
 
 
 def figures(path: str, content: str) -> Iterator[tuple[str, float | str]]:
@@ -31,7 +31,7 @@ def figures(path: str, content: str) -> Iterator[tuple[str, float | str]]:
     if path == DERIVED:
         table = table[["model", "reference", "measure", "n"]]
     for column in table:
-        if "_p_vs_" not in column:
+        if "_p_holm_vs_" not in column:
             yield from ((f"{row} {column}", value) for row, value in enumerate(table[column]) if not pd.isna(value))
 
 

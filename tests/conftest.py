@@ -10,6 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores, each with
 
 import copy
 import json
+import math
 import random
 import runpy
 import shutil
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 import torch
 import warm_python
@@ -254,13 +256,31 @@ TINY_PARAMS: dict[str, Any] = {
     "compare": {"variants": ["merged_2", "compressed_2"], "calibration_tokens": 64, "tied_head_sparsity": 0.51},
     "sensitivity": {"sparsities": [0, 0.3, 0.6], "alone": 0.3, "tokens": 128},
     "frontier": {"methods": [], "sparsities": [0.3, 0.6], "steps": 3},
-    "statistics": {"resamples": 100},
+    "statistics": {"resamples": 200},
     "model": {"source": "local", "path": "mine/model"},
     "distilled": {"source": "none", "path": "data/none", "reason": "There is none, it is a test."},
     "text": {"source": "local", "path": "mine/text.txt", "test_share": 0.7},
     "reviews": {"source": "local", "path": "mine/reviews.jsonl"},
     "documents": {"source": "local", "path": "mine/documents.jsonl"},
 }
+
+
+SENSITIVITY = {
+    "sparsities": pd.DataFrame({"sparsity": [0.3], "items": [40]}),
+    "matrices": pd.DataFrame(
+        {
+            "matrix": ["up_proj", "v_proj"],
+            "pruned_weights": [8_000_000, 1_000_000],
+            "ratio": [1.3, 1.05],
+            "ratio_low": [1.2, 1.04],
+            "ratio_high": [1.4, 1.06],
+            "nats_per_million": [math.log(1.3) / 8, math.log(1.05)],
+            "items": [40, 40],
+        }
+    ),
+    "blocks": pd.DataFrame({"block": [0], "items": [40]}),
+}
+"""Tables of sensitivity, as far as the report's text reads them."""
 
 
 def write_params(folder: Path, params: Mapping[str, Any]) -> None:

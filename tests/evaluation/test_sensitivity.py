@@ -1,5 +1,6 @@
 """Sensitivity: each point against the model that really has those weights at zero, scored afresh."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,11 @@ def test_points_by_sparsity(tables: Tables, folder: Path, text: TokenizedText, t
         assert point["effective_parameters"] == sum(int(p.count_nonzero()) for p in pruned.model.parameters())
         assert point["ratio"] == pytest.approx(point["perplexity"] / points[0]["perplexity"], rel=2e-5)
         assert point["perplexity_low"] <= point["perplexity"] <= point["perplexity_high"]
-    assert points[0]["ratio"] == points[0]["ratio_low"] == points[0]["ratio_high"] == 1
+        nats = math.log(point["perplexity"] / points[0]["perplexity"])
+        assert point["nats_per_million"] == pytest.approx(nats / max(1, k) * 1e6, rel=1e-3, abs=1e-3)
+        assert point["items"] == 4
+    assert points[0]["ratio"] == 1
+    assert np.isnan(points[0]["ratio_low"])  # nothing was pruned, so nothing differs
 
 
 def test_points_by_matrix(tables: Tables, folder: Path, original: Path, text: TokenizedText) -> None:

@@ -1,5 +1,6 @@
 """Intervals and tests against scipy, against formulas written out, and against simulated truth."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,15 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from stages.lib.figures.statistics import (
-    Interval,
-    holm,
-    mcnemar,
-    paired_p,
-    percentile_interval,
-    resampled_ratios,
-    wilson,
-)
+from stages.lib.figures.statistics import Interval, bonett_price, holm, mcnemar, paired_p, ratio_intervals, wilson
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (7, 10), (10, 10), (850, 1000), (1, 1)])
@@ -48,48 +41,89 @@ def test_mcnemar_is_a_fair_coin_over_the_disagreements(first_only: int, second_o
     assert mcnemar(first, second) == pytest.approx(min(1.0, 2 * tail))
 
 
-def interval_of(values: np.ndarray, weights: np.ndarray, resamples: int, seed: int) -> Interval:
-    return percentile_interval(resampled_ratios(values[None], weights, resamples, seed)[0])
+def interval_of(values: np.ndarray, weights: np.ndarray, resamples: int = 2000, seed: int = 0) -> Interval | None:
+    return ratio_intervals(values[None], weights, resamples, seed)[0]
 
 
-def ratio(values: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:
-    return values.sum(axis=axis) / weights.sum(axis=axis)
+def skewed(generator: np.random.Generator, items: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of log-likelihoods over numbers of tokens, 3.5 nats per token in truth."""
+    tokens = generator.integers(20, 200, items).astype(float)
+    return tokens * (3.5 + generator.gamma(2.0, 0.3, items) - 0.6), tokens
 
 
-def test_bootstrap_of_a_ratio_is_scipys() -> None:
-    generator = np.random.default_rng(3)
-    values, weights = generator.normal(50, 20, 80), generator.integers(5, 30, 80).astype(float)
-    mine = interval_of(values, weights, 20_000, 0)
-    theirs = stats.bootstrap(
-        (values, weights), ratio, paired=True, vectorized=True, n_resamples=20_000, method="percentile", rng=1
-    ).confidence_interval
-    spread = theirs.high - theirs.low
-    # Two bootstraps of 20,000 resamples differ by their own noise: a few thousandths of the interval's width.
-    assert mine.low == pytest.approx(theirs.low, abs=0.03 * spread)
-    assert mine.high == pytest.approx(theirs.high, abs=0.03 * spread)
+def test_the_interval_is_the_bootstrap_t_written_out() -> None:
+    """Resample by resample, as in Efron & Tibshirani (1993), section 12.5."""
+    values, weights = skewed(np.random.default_rng(3), 12)
+
+    def ratio_and_error(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+        ratio = values.sum() / weights.sum()
+        return ratio, math.sqrt(((values - ratio * weights) ** 2).sum()) / weights.sum()
+
+    ratio, error = ratio_and_error(values, weights)
+    generator = np.random.default_rng(8)
+    studentized = []
+    for _ in range(20_000):
+        drawn = generator.integers(0, 12, 12)
+        resampled, its_error = ratio_and_error(values[drawn], weights[drawn])
+        studentized.append((resampled - ratio) / its_error)
+    low, high = np.quantile(studentized, [0.025, 0.975])
+    interval = interval_of(values, weights, 20_000)
+    assert interval is not None
+    # Two bootstraps of 20,000 resamples differ by their own noise.
+    assert interval.low == pytest.approx(ratio - high * error, abs=0.05 * error)
+    assert interval.high == pytest.approx(ratio - low * error, abs=0.05 * error)
 
 
-def test_a_resample_draws_as_many_items_as_there_are() -> None:
-    draws = resampled_ratios(np.array([[3.0, 3.0, 3.0]]), np.array([2.0, 2.0, 2.0]), 500, 0)
-    np.testing.assert_array_equal(draws, 1.5)
-    alone = resampled_ratios(np.array([[1.0, 0.0, 0.0]]), np.ones(3), 20_000, 0)[0]
-    times, shares = np.unique(np.round(alone * 3), return_counts=True)
-    np.testing.assert_array_equal(times, [0, 1, 2, 3])
-    np.testing.assert_allclose(shares / 20_000, [8 / 27, 12 / 27, 6 / 27, 1 / 27], atol=0.012)
+def test_the_interval_of_many_items_is_that_of_the_t_distribution() -> None:
+    values = np.random.default_rng(0).normal(5, 1, 4000)
+    interval = interval_of(values, np.ones(4000))
+    expected = stats.ttest_1samp(values, 0).confidence_interval()
+    assert interval == pytest.approx([expected.low, expected.high], abs=0.06 * (expected.high - expected.low))
 
 
-def test_all_models_share_the_draws() -> None:
+@pytest.mark.parametrize("values", [[3.0], [3.0] * 8, [0.0] * 48, [0.1 * 3] * 7], ids=["one", "equal", "zeros", "sums"])
+def test_items_that_do_not_differ_have_no_interval(values: list[float]) -> None:
+    assert interval_of(np.array(values), np.ones(len(values))) is None
+
+
+def test_equal_ratios_of_unequal_items_have_no_interval() -> None:
+    weights = np.array([3.0, 7.0, 11.0, 13.0, 17.0, 19.0])
+    assert interval_of(weights * 0.7, weights) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1.0, 2.0], [1.0, 2.0, 4.0], [0.0] * 20 + [0.5], [0.0] * 40 + [0.4, 0.6]],
+    ids=["two", "three", "one of 21", "two of 42"],
+)
+def test_too_few_items_that_differ_have_no_interval(values: list[float]) -> None:
+    """More than 2.5 % of the resamples draw only items that do not differ, so an end would be infinite."""
+    assert interval_of(np.array(values), np.ones(len(values))) is None
+
+
+def test_five_items_have_a_wide_interval() -> None:
+    values = np.array([1.0, 2.0, 3.0, 4.0, 6.0])
+    interval, student = interval_of(values, np.ones(5)), stats.ttest_1samp(values, 0).confidence_interval()
+    assert interval is not None
+    assert interval.low < 3.2 < interval.high
+    assert interval.high - interval.low > 0.8 * (student.high - student.low)
+
+
+def test_each_ratio_has_the_interval_that_it_has_alone() -> None:
     values = np.random.default_rng(0).normal(size=(3, 40))
-    together = resampled_ratios(values, np.ones(40), 300, 7)
-    apart = [resampled_ratios(row[None], np.ones(40), 300, 7)[0] for row in values]
-    np.testing.assert_allclose(together, apart, rtol=1e-12, atol=1e-15)
+    values[1] = 2
+    together = ratio_intervals(values, np.ones(40), 300, 7)
+    alone = [interval_of(row, np.ones(40), 300, 7) for row in values]
+    assert together[1] is alone[1] is None
+    for both in ((together[0], alone[0]), (together[2], alone[2])):
+        np.testing.assert_allclose(*both, rtol=1e-9)
 
 
 def test_many_items_are_drawn_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(0).normal(size=(2, 30))
-    whole = resampled_ratios(values, np.ones(30), 100, 7)
+    values = np.random.default_rng(0).normal(size=30)
+    whole = interval_of(values, np.ones(30), 100, 7)
     monkeypatch.setattr("stages.lib.figures.statistics._COUNTS_AT_ONCE", 30 * 7)
-    np.testing.assert_allclose(resampled_ratios(values, np.ones(30), 100, 7), whole, rtol=1e-12, atol=1e-15)
+    assert interval_of(values, np.ones(30), 100, 7) == pytest.approx(whole, rel=1e-12)
 
 
 def test_the_bootstrap_repeats_itself_and_follows_the_seed() -> None:
@@ -98,40 +132,94 @@ def test_the_bootstrap_repeats_itself_and_follows_the_seed() -> None:
     assert interval_of(values, np.ones(50), 200, 1) != interval_of(values, np.ones(50), 200, 2)
 
 
-def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
-    """A ratio with a known value, from skewed items: sums of log-likelihoods over numbers of tokens."""
-    generator = np.random.default_rng(7)
-    hits = 0
-    for seed in range(400):
-        tokens = generator.integers(20, 200, 60).astype(float)
-        nll = tokens * (3.5 + generator.gamma(2.0, 0.3, 60) - 0.6)
-        interval = interval_of(nll, tokens, 500, seed)
-        hits += interval.low <= 3.5 <= interval.high
-    # 95 % of 400 is 380; a binomial of 94 % (60 items are few) falls below 355 once in 3,000 times.
-    assert 355 <= hits <= 395
+def test_resampling_has_random_streams_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The splits, and the order of training, are drawn by the same seed; intervals must not move with them."""
+    seeds: list[object] = []
+    generator = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(seed) or generator(seed))
+    values = np.arange(60.0)
+    interval_of(values, np.ones(60), 100, 7)
+    paired_p(values - 20, 100, 7)
+    streams = [seed for seed in seeds if not isinstance(seed, np.random.Generator)]  # scipy hands its own on
+    assert len({int(generator(seed).integers(1 << 60)) for seed in [*streams, 7]}) == len(streams) + 1 == 3
 
 
-def test_the_paired_p_value_is_rarely_small_where_nothing_differs() -> None:
-    generator = np.random.default_rng(5)
-    small = 0
-    for seed in range(400):
-        differences = generator.normal(0, 1, (1, 60))
-        small += paired_p(resampled_ratios(differences, np.ones(60), 500, seed)[0]) < 0.05
-    # 5 % of 400 is 20; a binomial of 6 % rises above 41 once in 1,000 times.
-    assert 8 <= small <= 41
+@pytest.mark.parametrize(("items", "least"), [(5, 0.90), (10, 0.92), (60, 0.92)])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(items: int, least: float) -> None:
+    """Skewed ratios with a known value. A share of 94 % of 400 falls below 90.4 % once in 500 times."""
+    generator = np.random.default_rng(items)
+    intervals = [interval_of(*skewed(generator, items), 500, seed) for seed in range(400)]
+    assert None not in intervals
+    hits = sum(interval.low <= 3.5 <= interval.high for interval in intervals if interval)
+    assert least * 400 - 14 <= hits <= 395
+
+
+@pytest.mark.parametrize("items", [2, 3, 5, 8])
+def test_the_paired_p_value_goes_through_all_signs(items: int) -> None:
+    differences = np.random.default_rng(items).exponential(1, items) - 0.3
+    sums = [
+        abs(sum(sign * value for sign, value in zip(signs, differences, strict=True)))
+        for signs in itertools.product((1, -1), repeat=items)
+    ]
+    extreme = sum(found >= abs(differences.sum()) - 1e-12 for found in sums)
+    assert paired_p(differences, 10_000, 0) == (pytest.approx(extreme / 2**items), False)
+
+
+@pytest.mark.parametrize("items", [1, 2, 3, 4, 6, 9])
+def test_the_paired_p_value_is_as_small_as_the_items_allow_and_no_smaller(items: int) -> None:
+    """Every item differs the same way, by however much: of all signs, only two are as extreme."""
+    differences = np.random.default_rng(0).uniform(1, 1e6, items)
+    assert paired_p(differences, 10_000, 0) == (pytest.approx(2 / 2**items), False)
+
+
+def test_items_that_do_not_differ_do_not_count() -> None:
+    assert paired_p(np.array([0.0] * 40 + [1.0, 2.0, 3.0]), 1000, 0) == (pytest.approx(0.25), False)
+    assert paired_p(np.zeros(40), 1000, 0) == (1.0, False)
+
+
+def test_a_sampled_p_value_at_its_smallest_is_a_bound() -> None:
+    assert paired_p(np.full(60, 0.5), 1000, 0) == (pytest.approx(2 / 1001), True)
+    middling = paired_p(np.random.default_rng(0).normal(0.1, 1, 60), 1000, 0)
+    assert 2 / 1001 < middling.value < 1
+    assert not middling.bound
+
+
+@pytest.mark.parametrize("items", [2, 3, 4, 6, 12, 60])
+def test_the_paired_p_value_is_rarely_small_where_nothing_differs(items: int) -> None:
+    generator = np.random.default_rng(items)
+    small = sum(paired_p(generator.normal(0, 1, items), 500, seed).value < 0.05 for seed in range(400))
+    # 5 % of 400 is 20; a binomial of 5 % rises above 34 once in 1,000 times.
+    assert small <= (0 if items <= 4 else 34)
 
 
 def test_the_paired_p_value_is_near_that_of_the_t_test() -> None:
     differences = np.random.default_rng(1).normal(0.3, 1, 100)
-    mine = paired_p(resampled_ratios(differences[None], np.ones(100), 40_000, 0)[0])
-    assert mine == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, rel=0.25)
+    found = paired_p(differences, 40_000, 0)
+    assert found.value == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, rel=0.25)
 
 
-@pytest.mark.parametrize(
-    ("draws", "p"), [([1.0] * 99, 0.02), ([-1.0] + [1.0] * 98, 0.04), ([-1.0] * 50 + [1.0] * 49, 1.0), ([0.0] * 9, 1.0)]
-)
-def test_the_paired_p_value_by_hand(draws: list[float], p: float) -> None:
-    assert paired_p(np.array(draws)) == pytest.approx(p)
+def test_the_interval_of_a_paired_proportion_is_its_formula() -> None:
+    """Bonett & Price (2012): one is added to both kinds of disagreement, and two to the examples."""
+    first = np.array([True] * 9 + [False] * 4 + [True] * 30 + [False] * 7)
+    second = np.array([False] * 9 + [True] * 4 + [True] * 30 + [False] * 7)
+    lost, won = 10 / 52, 5 / 52
+    reach = 1.959963985 * math.sqrt((lost + won - (lost - won) ** 2) / 52)
+    assert bonett_price(first, second) == pytest.approx((won - lost - reach, won - lost + reach))
+
+
+def test_the_interval_of_a_paired_proportion_covers_the_truth() -> None:
+    """Not simulated: over all counts of disagreements among 40 examples, 15 % and 5 % of them in truth."""
+    n, lost, won = 40, 0.15, 0.05
+    covered = 0.0
+    for a in range(n + 1):
+        for b in range(n + 1 - a):
+            share = stats.multinomial.pmf([a, b, n - a - b], n, [lost, won, 1 - lost - won])
+            if share < 1e-7:
+                continue
+            first, second = np.array([True] * a + [False] * b + [True] * (n - a - b)), np.arange(n) >= a
+            interval = bonett_price(first, second)
+            covered += share * (interval.low <= won - lost <= interval.high)
+    assert 0.93 < covered < 0.98
 
 
 def test_holm_by_hand() -> None:

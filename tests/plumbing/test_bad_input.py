@@ -72,6 +72,11 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"classify.learning_rate": 0}, ("classify.learning_rate: got 0, takes a number above 0",)),
     ({"summarize.cue": ""}, ("summarize.cue: got '', takes the text that follows",)),
     ({"statistics.resamples": 10}, ("statistics.resamples: got 10, takes a whole number from 100",)),
+    (
+        {"statistics.resamples": 159},
+        ("statistics.resamples: got 159, but 4 models are compared, and fewer than 160 allow no significant diff",),
+    ),
+    ({"sensitivity.tokens": 63}, ("sensitivity.tokens: got 63, takes at least perplexity.context, which is 64",)),
     ({"compare.variants": ["merged_2", "pruned_2"]}, ("compare.variants: got", "'pruned_2' is none of them")),
     (
         {"compare.variants": ["compressed_0"]},
@@ -287,7 +292,11 @@ def test_a_text_shorter_than_a_window(downloaded: Path, run_stage: RunStage) -> 
 
 
 LATER: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
-    "window": (("baseline_ppl",), {"perplexity.context": 129}, "perplexity.context is 129, the model takes 128"),
+    "window": (
+        ("baseline_ppl",),
+        {"perplexity.context": 129, "sensitivity.tokens": 129},
+        "perplexity.context is 129, the model takes 128",
+    ),
     "train": (("classify", "pruned"), {"classify.train_examples": 99}, "classify.train_examples is 99, and there are"),
     "test": (("classify", "pruned"), {"classify.test_examples": 99}, "classify.test_examples is 99, and there are 25"),
     "documents": (("summarize", "pruned"), {"summarize.examples": 9}, "summarize.examples is 9, and there are 8; low"),

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SENSITIVITY
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
-from stages.lib.figures.comparison import Comparison, Difference
+from stages.lib.figures.comparison import Change, Comparison
 from stages.lib.figures.definitions import FIGURES, Estimate
-from stages.lib.figures.statistics import Interval
+from stages.lib.figures.statistics import Interval, PValue
 from stages.lib.figures.tables import COLUMNS
 from stages.lib.reporting.page import flipped_reviews, render, summary_pairs
 from stages.lib.reporting.study import Results, Size
@@ -45,19 +45,19 @@ def results(unrecovered: bool = False) -> Results:
         Comparison(
             figure,
             {model: Estimate(value, Interval(value * 0.9, value * 1.1)) for model, value in VALUES.items()},
-            {("pruned", "original"): Difference(2.5, None, 0.001, 0.002)},
+            {("pruned", "original"): Change(12 / 9.5, None, PValue(0.0002, bound=True), PValue(0.0004, bound=True))},
             800,
             "800 items",
         )
         for figure in FIGURES
     ]
     sizes = {
-        model: Size(total, total - 5, stored)
+        model: Size(total, total - 200, total - 5, stored)
         for model, total, stored in (("original", 900, 7), ("pruned", 1000, 60), ("merged_2", 800, 500))
     }
     before = {"pruned": Estimate(20.0, None)} if unrecovered else {}
     frontier = pd.DataFrame([("wanda", 0.25, 0, 750e6, 60, 12.0, 11.0, 13.0)], columns=list(COLUMNS))
-    return Results(comparisons, sizes, before, frontier, {}, {"distilled": "There is <none>."}, 0.25, 1000)
+    return Results(comparisons, sizes, before, frontier, SENSITIVITY, {"distilled": "There is <none>."}, 0.25, 1000)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,8 @@ def test_it_says_what_the_results_are(page: Path) -> None:
     assert "1.50e+07" in text
     assert "lost\n1 and won 1" in text
     assert "before recovery" not in text
+    assert text.count("corrected p ≤ 0.0004") == len(FIGURES) - 2  # those in the table
+    assert '<th scope="row" class="number">v_proj</th>' in text
     assert '<td class="number">750.0M</td>\n<td class="number">12.00<span class="interval">[11.00, 13.00]' in text
 
 
@@ -230,7 +232,7 @@ def test_on_paper_it_is_not_a_telephone(opened: webdriver.Chrome) -> None:
     display = opened.execute_script("return getComputedStyle(document.querySelector('.examples td')).display")
     clickable = [element.is_displayed() for element in opened.find_elements(By.CSS_SELECTOR, "nav, .filters")]
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-    assert len(widths) == 6
+    assert len(widths) == 7
     assert all(0 < width <= 700 for width in widths)
     assert display == "table-cell"
     assert clickable == [False] * 3

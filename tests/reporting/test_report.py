@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
-from conftest import Finished, changed_params, write_params
+from conftest import SENSITIVITY, Finished, changed_params, write_params
 
-from stages.lib.figures.comparison import Comparison, Difference
+from stages.lib.figures.comparison import Change, Comparison
 from stages.lib.figures.definitions import FIGURES, Estimate
-from stages.lib.figures.statistics import Interval
+from stages.lib.figures.statistics import Interval, PValue
 from stages.lib.figures.tables import COLUMNS
 from stages.lib.files.hashing import sha256
 from stages.lib.files.parquet import read_table, write_table
@@ -20,6 +20,7 @@ from stages.lib.files.places import REVIEWS, predictions_path
 from stages.lib.files.rows import ROWS, read_rows
 from stages.lib.reporting.markdown_report import render
 from stages.lib.reporting.study import Results, Size
+from stages.lib.reporting.wording import p_value
 
 RunStage = Callable[..., Finished]
 
@@ -61,8 +62,10 @@ def test_the_table_holds_the_metrics(measured: Path, run_stage: RunStage) -> Non
             shown = cell.split(" ")[0].replace(",", "")
             places = len(shown.split(".")[1])
             assert float(shown) == pytest.approx(metric(source)[key], abs=0.51 * 10**-places), name
-        low, high = (float(part.replace(",", "")) for part in row[3].split("[")[1].rstrip("]").split(", "))
-        assert low <= high
+        for cell in row[1:4]:
+            if "[" in cell:
+                low, high = (float(part.replace(",", "")) for part in cell.split("[")[1].rstrip("]").split(", "))
+                assert low <= high
     counts = metric("size/pruned")
     assert cells(report, "effective parameters")[2] == f"{counts['effective_parameters']:,}"
     assert f"{metric('perplexity/original')['tokens']:,} tokens" in cells(report, "perplexity")[4]
@@ -93,7 +96,7 @@ def test_the_same_bytes_each_time(measured: Path, run_stage: RunStage) -> None:
     assert outputs[0] == outputs[1]
     assert set(outputs[0]) == {
         *("report.md", "cost.svg", "frontier.svg", "sensitivity.svg"),
-        *("summary.csv", "differences.csv", "frontier.csv"),
+        *("summary.csv", "changes.csv", "frontier.csv"),
         *("sparsities.csv", "matrices.csv", "blocks.csv"),
     }
     for picture in ("cost.svg", "frontier.svg", "sensitivity.svg"):
@@ -151,55 +154,75 @@ def test_the_summary_has_a_row_a_model(measured: Path, run_stage: RunStage) -> N
     assert table.loc["distilled"].drop("note").isna().all()
     assert table.loc["original", "stored_bytes"] == Path("data/model/model.safetensors").stat().st_size
     assert table.loc["merged_2", "stored_bytes"] < 1000
-    assert pd.isna(table.loc["original", "accuracy_p_vs_original"])
-    assert 0 < table.loc["pruned", "accuracy_p_vs_original"] <= 1
+    assert pd.isna(table.loc["original", "accuracy_p_holm_vs_original"])
+    assert 0 < table.loc["pruned", "accuracy_p_holm_vs_original"] <= 1
 
 
-def test_the_differences_are_those_of_the_summary(measured: Path, run_stage: RunStage) -> None:
+def test_the_changes_are_those_of_the_summary(measured: Path, run_stage: RunStage) -> None:
     assert run_stage("report").status == 0
     summary = pd.read_csv("metrics/summary.csv").set_index("model")
-    table = pd.read_csv("metrics/differences.csv")
+    table = pd.read_csv("metrics/changes.csv")
     assert len(table) == 6 * 2 * 3  # figures, references, and all models but the reference
     for row in table.itertuples():
-        expected = summary.loc[row.model, row.measure] - summary.loc[row.reference, row.measure]
-        scale = abs(summary.loc[row.model, row.measure])
-        assert row.difference == pytest.approx(expected, abs=1e-5 * scale + 1e-9)
-        assert row.low <= row.high
+        ours, theirs = summary.loc[row.model, row.measure], summary.loc[row.reference, row.measure]
+        assert row.change == ("ratio" if row.measure == "perplexity" else "difference")
+        if row.change == "ratio":
+            assert row.value == pytest.approx(ours / theirs, rel=2e-5)
+        else:
+            assert row.value == pytest.approx(ours - theirs, abs=1e-5 * abs(ours) + 1e-9)
+        assert row.low <= row.value <= row.high or (pd.isna(row.low) and pd.isna(row.high))
         assert row.p <= row.p_holm <= 1
-        assert summary.loc[row.model, f"{row.measure}_p_vs_{row.reference}"] == row.p_holm
+        assert summary.loc[row.model, f"{row.measure}_p_holm_vs_{row.reference}"] == row.p_holm
 
 
-def comparison_of(key: str, **values: float) -> Comparison:
+P_VALUES = {
+    "original": (PValue(0.0002, bound=True), PValue(0.0499, bound=True)),
+    "pruned": (PValue(0.03), PValue(0.0501)),
+}
+
+
+def comparison_of(key: str, n: int, values: dict[str, float]) -> Comparison:
     figure = next(figure for figure in FIGURES if figure.key == key)
     interval = Interval(0.5, 1.5)
     return Comparison(
         figure,
         {model: Estimate(value, interval) for model, value in values.items()},
-        {(model, "original"): Difference(1.0, None, 0.001, 0.04) for model in values if model != "original"}
-        | {(model, "pruned"): Difference(1.0, None, 0.03, 0.06) for model in values if model != "pruned"},
-        3,
-        "3 items",
+        {
+            (model, reference): Change(1.0, None, *p_values)
+            for reference, p_values in P_VALUES.items()
+            for model in values
+            if model != reference
+        },
+        n,
+        f"{n} items",
     )
 
 
-def page(settings: dict[str, str], **values: float) -> str:
-    comparisons = [comparison_of(key, **values) for key in ("perplexity", "bits_per_byte", "accuracy", "rougeL")]
-    sizes = dict.fromkeys(values, Size(10, 8, 1))
+def page(settings: dict[str, str], n: int = 100, sensitivity_items: int = 40, **values: float) -> str:
+    comparisons = [comparison_of(key, n, values) for key in ("perplexity", "bits_per_byte", "accuracy", "rougeL")]
+    sizes = dict.fromkeys(values, Size(10, 9, 8, 1))
     frontier = pd.DataFrame(columns=list(COLUMNS))
-    return render(Results(comparisons, sizes, {}, frontier, {}, {"distilled": "Why | not."}, 0.2, 50), settings)
+    sensitivity = {name: table.assign(items=sensitivity_items) for name, table in SENSITIVITY.items()}
+    return render(
+        Results(comparisons, sizes, {}, frontier, sensitivity, {"distilled": "Why | not."}, 0.2, 50), settings
+    )
 
 
 def test_settings_are_escaped() -> None:
     report = page({"cue": "a | b\nc"}, original=1.0, pruned=2.0)
     assert "| cue | a \\| b c |" in report
-    assert "| perplexity ↓ | 1.000 [0.500, 1.500] | 2.000 [0.500, 1.500] | +1.000 | 3 items; p = 0.001 |" in report
+    assert (
+        "| perplexity ↓ | 1.000 [0.500, 1.500] | 2.000 [0.500, 1.500] | × 1.000 "
+        "| 100 items; p ≤ 0.0002, corrected p ≤ 0.0499 |" in report
+    )
+    assert "| +1.000 | 100 items; p ≤ 0.0002, corrected p ≤ 0.0499 |" in report
     assert "| distilled: not measured. Why \\| not. |" in report
 
 
 def test_significant_differences_are_marked() -> None:
     report = page({}, original=1.0, pruned=2.0, merged_2=30.0)
     row = next(line for line in report.splitlines() if line.startswith("| merged_2 |"))
-    assert row.count("[0.50, 1.50]\\* |") == 4  # p is 0.04 against the original, and 0.06 against the pruned one
+    assert row.count("[0.50, 1.50]\\* |") == 4  # 0.0499 against the original, 0.0501 against the pruned one
     assert "†" not in row
     assert "Holm's method over the 2 models" in report
 
@@ -208,6 +231,52 @@ def test_only_what_is_worse_than_guessing_is_called_so() -> None:
     lost = page({}, original=1.0, pruned=2.0, merged_2=51.0, compressed_2=49.0)
     assert "- merged_2: a perplexity above 50, worse than guessing uniformly among all tokens" in lost
     assert "worse than guessing" not in page({}, original=1.0, pruned=2.0, merged_2=49.0)
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [
+        (PValue(0.0501), "= 0.05"),
+        (PValue(0.0499), "= 0.0499"),
+        (PValue(500 / 10001), "= 0.049995"),
+        (PValue(0.05), "= 0.05"),
+        (PValue(2 / 10001, bound=True), "≤ 0.0002"),
+        (PValue(1.0), "= 1"),
+    ],
+)
+def test_a_p_value_is_never_rounded_across_the_level_of_significance(p: PValue, text: str) -> None:
+    assert p_value(p) == text
+
+
+def test_few_items_are_announced_with_their_number() -> None:
+    report = page({}, n=4, sensitivity_items=10, original=1.0, pruned=2.0)
+    note = next(line for line in report.splitlines() if line.startswith("- Few items: "))
+    assert "perplexity on 4 items (no p-value below 0.12); classify on 4 items" in note
+    assert "sensitivity on 10 items" in note
+    assert "Few items" not in page({}, original=1.0, pruned=2.0)
+
+
+def test_only_merged_and_compressed_models_are_said_to_lack_training() -> None:
+    """The published study did not train its pruned model."""
+    report = page({}, original=1.0, pruned=51.0, merged_2=60.0)
+    assert "- pruned, merged_2: a perplexity above 50" in report
+    assert "- merged_2: measured as the operation leaves them, without training; the published study" in report
+    assert "without training" not in page({}, original=1.0, pruned=51.0, merged_2=2.0)
+
+
+def test_a_perplexity_beyond_all_numbers_is_said_to_be() -> None:
+    report = page({}, original=1.0, pruned=float("inf"))
+    assert "from 1.0 to above 1.8e308 " in report
+    assert "| perplexity ↓ | 1.000 [0.500, 1.500] | above 1.8e308 |" in report
+
+
+def test_kinds_of_matrices_are_ranked_by_their_cost_per_weight() -> None:
+    """up_proj costs more in all, and v_proj more per weight."""
+    rows = [line for line in page({}, original=1.0, pruned=2.0).splitlines() if "_proj |" in line]
+    assert rows == [
+        "| v_proj | 1,000,000 | 1.050 [1.040, 1.060] | 0.0488 |",
+        "| up_proj | 8,000,000 | 1.300 [1.200, 1.400] | 0.0328 |",
+    ]
 
 
 def test_it_says_which_merged_model_is_which() -> None:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
-from stages.lib.figures.definitions import Estimate, Figure, bootstrap, estimate, items
-from stages.lib.figures.statistics import Interval, holm, mcnemar, paired_p, percentile_interval
+from stages.lib.figures.definitions import Estimate, Figure, changes, estimates, items
+from stages.lib.figures.statistics import Interval, PValue, holm, mcnemar, paired_p
 from stages.lib.files.errors import UserError
 from stages.lib.files.places import MeasureName
 
@@ -17,14 +18,14 @@ Tables = Mapping[str, Mapping[MeasureName, pd.DataFrame]]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A model's figure minus a reference's on the same items."""
+class Change:
+    """How a model's figure differs from a reference's on the same items: by a factor for perplexity, else by a sum."""
 
     value: float
     interval: Interval | None
-    p: float
-    """McNemar's for accuracy, else that of the paired bootstrap."""
-    p_holm: float
+    p: PValue
+    """McNemar's for accuracy, else that of exchanging the two models' scores at random."""
+    p_holm: PValue
     """Adjusted over all models that are compared with the same reference."""
 
 
@@ -34,7 +35,7 @@ class Comparison:
 
     figure: Figure
     estimates: Mapping[str, Estimate]
-    differences: Mapping[tuple[str, str], Difference]
+    changes: Mapping[tuple[str, str], Change]
     """By (model, reference)."""
     n: int
     """The number of items behind the intervals."""
@@ -49,23 +50,29 @@ def compare(figure: Figure, tables: Tables, resamples: int, seed: int) -> Compar
     """Compare all models in one figure. Raises UserError if a model was measured on other items."""
     rows = {model: items(figure.measure, found[figure.measure]) for model, found in tables.items()}
     _check_same_items(figure.measure, rows)
-    models, n = list(rows), len(rows["original"])
-    draws = dict(zip(models, bootstrap(figure, list(rows.values()), resamples, seed), strict=True))
-    estimates = {model: estimate(figure, rows[model], draws[model]) for model in models}
-    differences: dict[tuple[str, str], Difference] = {}
+    found = estimates(figure, list(rows.values()), resamples, seed)
+    changed: dict[tuple[str, str], Change] = {}
     for reference in REFERENCES:
-        others = [model for model in models if model != reference]
-        apart = {model: draws[model] - draws[reference] for model in others}
-        if figure.key == "accuracy":
-            right = {model: rows[model]["right"].to_numpy(bool) for model in models}
-            p_values = [mcnemar(right[reference], right[model]) for model in others]
-        else:
-            p_values = [paired_p(apart[model]) for model in others]
-        for model, p, adjusted in zip(others, p_values, holm(p_values), strict=True):
-            difference = estimates[model].value - estimates[reference].value
-            interval = percentile_interval(apart[model]) if n > 1 else None
-            differences[model, reference] = Difference(difference, interval, p, adjusted)
-    return Comparison(figure, estimates, differences, n, *_described(figure, rows["original"]))
+        pairs = {model: (rows[reference], rows[model]) for model in rows if model != reference}
+        p_values = [_paired_p(figure, *pair, resamples, seed) for pair in pairs.values()]
+        estimated = changes(figure, list(pairs.values()), resamples, seed)
+        for model, change, p, adjusted in zip(pairs, estimated, p_values, _holm(p_values), strict=True):
+            changed[model, reference] = Change(change.value, change.interval, p, adjusted)
+    described = _described(figure, rows["original"])
+    return Comparison(figure, dict(zip(rows, found, strict=True)), changed, len(rows["original"]), *described)
+
+
+def _paired_p(figure: Figure, before: pd.DataFrame, after: pd.DataFrame, resamples: int, seed: int) -> PValue:
+    if figure.key == "accuracy":
+        return PValue(mcnemar(before["right"].to_numpy(bool), after["right"].to_numpy(bool)))
+    return paired_p((after[figure.values] - before[figure.values]).to_numpy(np.float64), resamples, seed)
+
+
+def _holm(p_values: Sequence[PValue]) -> list[PValue]:
+    """Holm's adjustment; a value is a bound if it follows from one."""
+    adjusted = holm([p.value for p in p_values])
+    largest = max((value for value, p in zip(adjusted, p_values, strict=True) if p.bound), default=-1.0)
+    return [PValue(value, bound=value <= largest) for value in adjusted]
 
 
 def _described(figure: Figure, rows: pd.DataFrame) -> tuple[str, float | None, str]:

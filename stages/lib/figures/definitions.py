@@ -1,5 +1,6 @@
 """The figures: how each follows from the predictions of a model, with its interval."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -7,9 +8,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from stages.lib.figures.statistics import Interval, Values, percentile_interval, resampled_ratios, wilson
+from stages.lib.figures.statistics import Interval, Values, bonett_price, ratio_intervals, wilson
 from stages.lib.files.places import MeasureName
 from stages.lib.files.writing import significant
+
+
+def _exp(nats: Values) -> Values:
+    with np.errstate(over="ignore"):  # beyond 709 nats a perplexity is infinite
+        return np.exp(nats)
 
 
 @dataclass(frozen=True)
@@ -26,15 +32,22 @@ class Figure:
     weights: str
     """The column that the sum is divided by."""
     scale: Callable[[Values], Values] = np.asarray
+    largest: float = math.inf
+    """The largest value that the figure can have; the smallest is 0."""
+
+    @property
+    def change(self) -> Literal["ratio", "difference"]:
+        """What `scale` makes of the difference of two models' unscaled figures."""
+        return "ratio" if self.scale is _exp else "difference"
 
 
 FIGURES = (
-    Figure("perplexity", "perplexity", "lower", "perplexity", "nll", "tokens", np.exp),
+    Figure("perplexity", "perplexity", "lower", "perplexity", "nll", "tokens", _exp),
     Figure("bits_per_byte", "bits per byte", "lower", "perplexity", "nll", "bytes", lambda nats: nats / np.log(2)),
-    Figure("accuracy", "accuracy", "higher", "classify", "right", "one"),
-    Figure("rouge1", "ROUGE-1", "higher", "summarize", "rouge1", "one"),
-    Figure("rouge2", "ROUGE-2", "higher", "summarize", "rouge2", "one"),
-    Figure("rougeL", "ROUGE-L", "higher", "summarize", "rougeL", "one"),
+    Figure("accuracy", "accuracy", "higher", "classify", "right", "one", largest=1),
+    Figure("rouge1", "ROUGE-1", "higher", "summarize", "rouge1", "one", largest=1),
+    Figure("rouge2", "ROUGE-2", "higher", "summarize", "rouge2", "one", largest=1),
+    Figure("rougeL", "ROUGE-L", "higher", "summarize", "rougeL", "one", largest=1),
 )
 
 UNRECOVERED = replace(FIGURES[0], key="perplexity_before_recovery", values="nll_before_recovery")
@@ -43,8 +56,9 @@ UNRECOVERED = replace(FIGURES[0], key="perplexity_before_recovery", values="nll_
 @dataclass(frozen=True)
 class Estimate:
     value: float
+    """Infinite for a perplexity above 1.8e308."""
     interval: Interval | None
-    """None if there is only one item."""
+    """None if there are too few items to tell, or they do not differ."""
 
     def rounded(self, key: str) -> dict[str, float]:
         """The figure under its key, and its interval, if there is one, under `_low` and `_high`, as in files."""
@@ -60,33 +74,45 @@ def items(measure: MeasureName, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(one=1.0)
 
 
-def value(figure: Figure, rows: pd.DataFrame) -> float:
-    return float(figure.scale(rows[figure.values].to_numpy().sum() / rows[figure.weights].to_numpy().sum()))
-
-
-def bootstrap(figure: Figure, rows: Sequence[pd.DataFrame], resamples: int, seed: int) -> Values:
-    """The bootstrap's draws of a figure of some models on the same items. Shape: (models, resamples)."""
-    values = np.vstack([of_model[figure.values].to_numpy(np.float64) for of_model in rows])
-    return figure.scale(resampled_ratios(values, rows[0][figure.weights].to_numpy(np.float64), resamples, seed))
-
-
-def estimate(figure: Figure, rows: pd.DataFrame, draws: Values) -> Estimate:
-    """A figure of one model, with its interval: Wilson's for a proportion, else the percentiles of its draws."""
-    if len(rows) < 2:
-        return Estimate(value(figure, rows), None)
+def estimates(figure: Figure, rows: Sequence[pd.DataFrame], resamples: int, seed: int) -> list[Estimate]:
+    """A figure of some models on the same items, with its intervals: Wilson's for a proportion, else a bootstrap's."""
+    values = np.array([of_model[figure.values].to_numpy(np.float64) for of_model in rows])
+    weights = rows[0][figure.weights].to_numpy(np.float64)
     if figure.key == "accuracy":
-        return Estimate(value(figure, rows), wilson(int(rows["right"].sum()), len(rows)))
-    return Estimate(value(figure, rows), percentile_interval(draws))
+        proportions = [wilson(int(of_model.sum()), len(weights)) for of_model in values]
+        return _estimates(figure, values, weights, proportions)
+    scaled = _estimates(figure, values, weights, ratio_intervals(values, weights, resamples, seed))
+    return [replace(found, interval=_within(found.interval, figure.largest)) for found in scaled]
 
 
-def estimate_alone(figure: Figure, rows: pd.DataFrame, resamples: int, seed: int) -> Estimate:
-    """A figure of one model, by draws of its own; none are needed for Wilson's interval or a single item."""
-    needed = len(rows) > 1 and figure.key != "accuracy"
-    return estimate(figure, rows, bootstrap(figure, [rows], resamples, seed)[0] if needed else np.empty(0))
+def changes(
+    figure: Figure, pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]], resamples: int, seed: int
+) -> list[Estimate]:
+    """A figure's change from the first to the second model of each pair, on the same items, with its interval."""
+    values = np.array([(after[figure.values] - before[figure.values]).to_numpy(np.float64) for before, after in pairs])
+    weights = pairs[0][0][figure.weights].to_numpy(np.float64)
+    if figure.key == "accuracy":
+        right = [(before["right"].to_numpy(bool), after["right"].to_numpy(bool)) for before, after in pairs]
+        return _estimates(figure, values, weights, [bonett_price(*both) for both in right])
+    return _estimates(figure, values, weights, ratio_intervals(values, weights, resamples, seed))
+
+
+def _estimates(figure: Figure, values: Values, weights: Values, intervals: Sequence[Interval | None]) -> list[Estimate]:
+    return [
+        Estimate(float(figure.scale(ratio)), interval and Interval(*figure.scale(np.array(interval)).tolist()))
+        for ratio, interval in zip(values.sum(axis=1) / weights.sum(), intervals, strict=True)
+    ]
+
+
+def _within(interval: Interval | None, largest: float) -> Interval | None:
+    return interval and Interval(max(0.0, interval.low), min(largest, interval.high))
 
 
 def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
-    """All figures of one table of predictions under their keys, `_low` and `_high` for intervals, and the items."""
+    """All figures of one table of predictions under their keys, `_low` and `_high` for intervals, and the items.
+
+    A perplexity above 1.8e308, which is no number in JSON, is left out.
+    """
     if measure == "size":
         size: dict[str, float] = {str(key): int(count) for key, count in table.iloc[0].items()}
         return {**size, "sparsity": significant(size["pruned_weights"] / size["prunable_weights"])}
@@ -96,9 +122,10 @@ def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: 
         wanted.append(UNRECOVERED)
     found: dict[str, float] = {}
     for figure in wanted:
-        found |= estimate_alone(figure, rows, resamples, seed).rounded(figure.key)
+        (estimate,) = estimates(figure, [rows], resamples, seed)
+        found |= {key: number for key, number in estimate.rounded(figure.key).items() if math.isfinite(number)}
     if measure == "perplexity":
-        return {**found, "tokens": int(rows["tokens"].sum())}
+        return {**found, "tokens": int(rows["tokens"].sum()), "items": len(rows)}
     if measure == "summarize":
         found["lead_rougeL"] = significant(float(rows["lead_rougeL"].mean()))
     return {**found, "examples": len(rows)}
@@ -106,7 +133,7 @@ def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: 
 
 def summary_line(model: str, figures: Mapping[str, float]) -> str:
     """A model's figures in one line, for the screen; the keys are those of the files under metrics/."""
-    perplexity = figures["perplexity"]
+    perplexity = figures.get("perplexity", math.inf)
     return (
         f"{model}: perplexity {perplexity:{',.2f' if perplexity < 1e6 else '.2e'}}, "
         f"accuracy {figures['accuracy']:.3f}, ROUGE-L {figures['rougeL']:.3f}, "

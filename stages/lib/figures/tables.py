@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.lib.figures.definitions import FIGURES, estimate_alone, figures_of, items
+from stages.lib.figures.definitions import FIGURES, estimates, figures_of, items
 from stages.lib.files.errors import UserError
 from stages.lib.files.parquet import read_table
+from stages.lib.files.writing import significant
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Frontier
@@ -50,7 +51,8 @@ def read_frontier(folder: Path, settings: "Frontier", resamples: int, seed: int)
 def sensitivity_tables(scores: pd.DataFrame, resamples: int, seed: int) -> dict[str, pd.DataFrame]:
     """From the scores of all points to three tables, one row per point, under the keys of `TABLES`.
 
-    `ratio` is to the perplexity of the same text with nothing pruned; its interval is paired.
+    `ratio` is to the perplexity of the same text with nothing pruned; its interval is paired. `nats_per_million` is its
+    logarithm per million pruned weights.
     """
     unpruned = _items(scores[scores["pruned"] == "nothing"])
     tables: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
@@ -61,9 +63,16 @@ def sensitivity_tables(scores: pd.DataFrame, resamples: int, seed: int) -> dict[
         row |= {key: int(found[key].iloc[0]) for key in ("pruned_weights", "effective_parameters")}
         for figure in (FIGURES[0], RATIO):
             row |= dict.fromkeys([figure.key, f"{figure.key}_low", f"{figure.key}_high"], math.nan)  # of one window
-            row |= estimate_alone(figure, rows, resamples, seed).rounded(figure.key)
-        tables[str(pruned)].append({**row, "tokens": int(rows["tokens"].sum())})
+            (estimate,) = estimates(figure, [rows], resamples, seed)
+            row |= estimate.rounded(figure.key)
+        row["nats_per_million"] = significant(_nats_per_million(rows, row["pruned_weights"]))
+        tables[str(pruned)].append({**row, "tokens": int(rows["tokens"].sum()), "items": len(rows)})
     return {table: pd.DataFrame(rows) for table, rows in tables.items()}
+
+
+def _nats_per_million(rows: pd.DataFrame, pruned_weights: int) -> float:
+    """The nats per token that a million pruned weights add; nothing pruned adds nothing."""
+    return float(rows["added_nll"].sum() / rows["tokens"].sum() / max(pruned_weights, 1) * 1e6)
 
 
 def _items(scores: pd.DataFrame) -> pd.DataFrame:

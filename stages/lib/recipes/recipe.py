@@ -87,7 +87,8 @@ def write_changed(
 def size_of(model: Materialized, folder: Path) -> dict[str, int]:
     """Parameters of a model, and the bytes that it takes: of its recipe, or of the weights for the original.
 
-    `pruned_weights` are prunable weights that a mask sets to zero; a tied tensor counts once.
+    `pruned_weights` are prunable weights that a mask sets to zero. A tied tensor counts once; one that several merged
+    blocks share counts once in `distinct_parameters` and once for each block elsewhere, as the study counts.
     """
     import torch
 
@@ -99,6 +100,7 @@ def size_of(model: Materialized, folder: Path) -> dict[str, int]:
         stored = [model.checkpoint.path]
     return {
         "total_parameters": sum(weight.numel() for weight in model.weights.values()),
+        "distinct_parameters": sum({weight.data_ptr(): weight.numel() for weight in model.weights.values()}.values()),
         "effective_parameters": sum(int(torch.count_nonzero(weight)) for weight in model.weights.values()),
         "prunable_weights": sum(model.weights[name].numel() for name in prunable),
         "pruned_weights": sum(int(torch.count_nonzero(model.masks[name])) for name in prunable if name in model.masks),

@@ -8,11 +8,14 @@ from stages.lib.reporting.templates import rendered
 from stages.lib.reporting.wording import (
     Cell,
     answer,
+    changed,
     decimals,
     frontier_rows,
     headed,
+    matrix_rows,
     models_table,
     notes,
+    p_value,
     with_interval,
 )
 
@@ -32,6 +35,7 @@ def render(results: Results, settings: Mapping[str, str]) -> str:
         models=rows,
         notes=notes(results),
         frontier=frontier_rows(results.frontier),
+        matrices=matrix_rows(results.sensitivity["matrices"]),
         settings=settings,
     )
 
@@ -41,9 +45,9 @@ def _marked(cell: Cell) -> str:
 
 
 def _pair(comparison: Comparison) -> list[str]:
-    """One figure of the original and the pruned model, their difference, and what it is computed on."""
+    """One figure of the original and the pruned model, its change, and what it is computed on."""
     original, pruned = comparison.estimates["original"], comparison.estimates["pruned"]
-    difference = comparison.differences["pruned", "original"]
+    change = comparison.changes["pruned", "original"]
     digits = decimals(original.value)
     on = [comparison.items]
     if comparison.baseline is not None:
@@ -52,6 +56,6 @@ def _pair(comparison: Comparison) -> list[str]:
         headed(comparison),
         with_interval(original.value, original.interval, digits),
         with_interval(pruned.value, pruned.interval, digits),
-        with_interval(difference.value, difference.interval, digits, "+"),
-        "; ".join([*on, f"p = {difference.p:.1g}"]),
+        changed(comparison, change, digits),
+        "; ".join([*on, f"p {p_value(change.p)}, corrected p {p_value(change.p_holm)}"]),
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from stages.lib.figures.comparison import REFERENCES, Comparison, Tables, compare
-from stages.lib.figures.definitions import FIGURES, UNRECOVERED, Estimate, estimate_alone, items
+from stages.lib.figures.definitions import FIGURES, UNRECOVERED, Estimate, estimates, items
 from stages.lib.figures.tables import read_frontier, sensitivity_tables
 from stages.lib.files.parquet import read_table
 from stages.lib.files.places import FRONTIER, MODEL, SENSITIVITY, MeasureName, predictions_path
@@ -25,6 +25,8 @@ class Size:
     """The size of a model."""
 
     total_parameters: int
+    distinct_parameters: int
+    """A tensor that several blocks share counts once."""
     effective_parameters: int
     stored_bytes: int
     """Of the recipe, or of the weights for the original, on which the recipes are based."""
@@ -69,7 +71,7 @@ def read_results(params: "Params", tables: Tables) -> Results:
     resampling = params.statistics.resamples, params.seed
     sizes = {model: read_table(predictions_path("size", model)).iloc[0] for model in tables}
     unrecovered = {
-        model: estimate_alone(UNRECOVERED, rows, *resampling)
+        model: estimates(UNRECOVERED, [rows], *resampling)[0]
         for model, found in tables.items()
         if UNRECOVERED.values in (rows := items("perplexity", found["perplexity"]))
     }
@@ -87,7 +89,7 @@ def read_results(params: "Params", tables: Tables) -> Results:
 
 
 def summary(results: Results) -> pd.DataFrame:
-    """One row per model: sizes, every figure with its interval, and Holm's p against both references."""
+    """One row per model: sizes, every figure with its interval, and the corrected p against both references."""
     rows: list[dict[str, Any]] = []
     for model, size in results.sizes.items():
         row: dict[str, Any] = {"model": model, **vars(size)}
@@ -96,8 +98,8 @@ def summary(results: Results) -> pd.DataFrame:
             row |= dict.fromkeys([key, f"{key}_low", f"{key}_high"]) | estimate.rounded(key)
             row[f"{key}_n"] = comparison.n
             for reference in REFERENCES:
-                found = comparison.differences.get((model, reference))
-                row[f"{key}_p_vs_{reference}"] = significant(found.p_holm, 3) if found else None
+                found = comparison.changes.get((model, reference))
+                row[f"{key}_p_holm_vs_{reference}"] = significant(found.p_holm.value, 3) if found else None
         if results.unrecovered:
             before = results.unrecovered.get(model)
             row[UNRECOVERED.key] = significant(before.value) if before else None
@@ -108,23 +110,26 @@ def summary(results: Results) -> pd.DataFrame:
     return table.astype(dict.fromkeys(whole, "Int64"))  # an absent model has none, which int64 cannot express
 
 
-def differences(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """One row per model, reference and figure: the paired difference and its p-values."""
+def changes(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """One row per model, reference and figure: the paired change, and its p-values as they are and corrected."""
     return pd.DataFrame(
         [
             {
                 "model": model,
                 "reference": reference,
                 "measure": comparison.figure.key,
-                "difference": significant(found.value),
+                "change": comparison.figure.change,
+                "value": significant(found.value),
                 "low": significant(found.interval.low) if found.interval else None,
                 "high": significant(found.interval.high) if found.interval else None,
-                "p": significant(found.p, 3),
-                "p_holm": significant(found.p_holm, 3),
+                "p": significant(found.p.value, 3),
+                "p_is_bound": found.p.bound,
+                "p_holm": significant(found.p_holm.value, 3),
+                "p_holm_is_bound": found.p_holm.bound,
                 "n": comparison.n,
             }
             for comparison in comparisons
-            for (model, reference), found in comparison.differences.items()
+            for (model, reference), found in comparison.changes.items()
         ]
     )
 
@@ -133,7 +138,7 @@ def csv_tables(results: Results) -> dict[str, pd.DataFrame]:
     """The tables for scripts and plots, by their place under metrics/."""
     return {
         "summary": summary(results),
-        "differences": differences(results.comparisons),
+        "changes": changes(results.comparisons),
         "frontier": results.frontier,
         **{f"sensitivity/{name}": table for name, table in results.sensitivity.items()},
     }

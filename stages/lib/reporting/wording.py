@@ -7,13 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from stages.lib.figures.comparison import REFERENCES, Comparison
+from stages.lib.figures.comparison import REFERENCES, Change, Comparison
 from stages.lib.figures.definitions import Estimate
-from stages.lib.figures.statistics import Interval
+from stages.lib.figures.statistics import Interval, PValue
 from stages.lib.reporting.study import Results
 from stages.lib.reporting.templates import rendered
 
 SIGNIFICANT = 0.05
+FEW = 30
+"""Below this many items, the intervals cover less than they say, by the simulation in docs/protocol.md."""
 IN_THE_TABLE = ("perplexity", "bits_per_byte", "accuracy", "rougeL")
 SIGNS = dict(zip(REFERENCES, "*†", strict=True))
 
@@ -39,27 +41,30 @@ class Cell:
 def answer(results: Results) -> str:
     """The cost of pruning, in two sentences."""
     before, after = (results.sizes[model].effective_parameters / 1e6 for model in ("original", "pruned"))
-    perplexity, accuracy, rouge = (
+    perplexity = results.by_key["perplexity"]
+    unpruned, pruned = (with_interval(perplexity.estimates[model].value, None, 1) for model in ("original", "pruned"))
+    factor = with_interval(perplexity.changes["pruned", "original"].value, None, 2)
+    accuracy, rouge = (
         [results.by_key[key].estimates[model].value for model in ("original", "pruned")]
-        for key in ("perplexity", "accuracy", "rougeL")
+        for key in ("accuracy", "rougeL")
     )
-    unrecovered, sparsity = results.unrecovered, results.sparsity
-    return (
-        f"Setting {sparsity:.1%} of the prunable weights to zero takes the model from {before:.1f}M to {after:.1f}M "
-        f"effective parameters. Perplexity goes from {perplexity[0]:.1f} to {perplexity[1]:.1f} "
-        f"(× {perplexity[1] / perplexity[0]:.2f}), accuracy from {accuracy[0]:.3f} to {accuracy[1]:.3f}, "
-        f"ROUGE-L from {rouge[0]:.3f} to {rouge[1]:.3f}."
-        + (f" Before recovery, perplexity was {unrecovered['pruned'].value:.1f}." if unrecovered else "")
+    text = (
+        f"Setting {results.sparsity:.1%} of the prunable weights to zero takes the model from {before:.1f}M to "
+        f"{after:.1f}M effective parameters. Perplexity goes from {unpruned} to {pruned} (× {factor}), "
+        f"accuracy from {accuracy[0]:.3f} to {accuracy[1]:.3f}, ROUGE-L from {rouge[0]:.3f} to {rouge[1]:.3f}."
     )
+    if results.unrecovered:
+        text += f" Before recovery, perplexity was {with_interval(results.unrecovered['pruned'].value, None, 1)}."
+    return text
 
 
 def marks(comparison: Comparison, model: str) -> list[Mark]:
     """A mark for each reference that a model differs from significantly."""
-    found = [(reference, comparison.differences.get((model, reference))) for reference in REFERENCES]
+    found = [(reference, comparison.changes.get((model, reference))) for reference in REFERENCES]
     return [
-        Mark(SIGNS[reference], reference, f"{difference.p_holm:.1g}")
-        for reference, difference in found
-        if difference is not None and difference.p_holm < SIGNIFICANT
+        Mark(SIGNS[reference], reference, p_value(change.p_holm))
+        for reference, change in found
+        if change is not None and change.p_holm.value < SIGNIFICANT
     ]
 
 
@@ -67,7 +72,29 @@ def notes(results: Results) -> list[str]:
     """What the marks mean, which model is which, and how not to read the figures."""
     perplexities = results.by_key["perplexity"].estimates
     lost = [model for model in results.sizes if perplexities[model].value > results.vocabulary]
-    return rendered("notes", results=results, lost=lost, significant=SIGNIFICANT).splitlines()
+    untrained = [model for model in lost if model.startswith(("merged_", "compressed_")) and not results.unrecovered]
+    return rendered(
+        "notes", results=results, lost=lost, untrained=untrained, few=_few(results), significant=SIGNIFICANT
+    ).splitlines()
+
+
+def _few(results: Results) -> list[str]:
+    """What is measured on few items, and the smallest p-value that so many allow."""
+    measured = {comparison.figure.measure: comparison for comparison in results.comparisons}.values()
+    found = [
+        f"{comparison.figure.measure} on {comparison.items} (no p-value below {min(1, 2 / 2**comparison.n):.2g})"
+        for comparison in measured
+        if comparison.n < FEW
+    ]
+    items = int(results.sensitivity["sparsities"]["items"].iloc[0])
+    return [*found, f"sensitivity on {items} items"] if items < FEW else found
+
+
+def p_value(p: PValue) -> str:
+    """`= p` or, of a bound, `≤ p`, with at least two digits and as many as tell it from the level of significance."""
+    texts = (f"{p.value:.{digits}g}" for digits in range(2, 18))
+    significant = p.value < SIGNIFICANT
+    return ("≤ " if p.bound else "= ") + next(text for text in texts if (float(text) < SIGNIFICANT) == significant)
 
 
 def headed(comparison: Comparison) -> str:
@@ -79,10 +106,19 @@ def decimals(value: float) -> int:
 
 
 def with_interval(value: float, interval: Interval | None, digits: int, sign: str = "") -> str:
+    if math.isinf(value):
+        return "above 1.8e308"
     form = f"{sign},.{digits}f" if abs(value) < 1e6 else f"{sign}.2e"
     if interval is None:
         return f"{value:{form}}"
     return f"{value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
+
+
+def changed(comparison: Comparison, change: Change, digits: int) -> str:
+    """A change as text, with its interval: a factor for perplexity, a difference otherwise."""
+    if comparison.figure.change == "ratio":
+        return "× " + with_interval(change.value, change.interval, decimals(change.value))
+    return with_interval(change.value, change.interval, digits, "+")
 
 
 def estimated(estimate: Estimate) -> str:
@@ -95,12 +131,12 @@ def models_table(results: Results) -> tuple[list[str], dict[str, list[Cell]]]:
     before = ["perplexity before recovery ↓"] if unrecovered else []
     rows: dict[str, list[Cell]] = {}
     for model, size in results.sizes.items():
-        counts = (size.total_parameters, size.effective_parameters, size.stored_bytes)
+        counts = (size.total_parameters, size.distinct_parameters, size.effective_parameters, size.stored_bytes)
         rows[model] = [Cell(f"{count:,}", count) for count in counts]
         if unrecovered:
             rows[model].append(_cell(unrecovered[model]) if model in unrecovered else Cell(""))
         rows[model] += [_cell(comparison.estimates[model], marks(comparison, model)) for comparison in shown]
-    return ["parameters", "effective", "stored, bytes", *before, *map(headed, shown)], rows
+    return ["parameters", "distinct", "effective", "stored, bytes", *before, *map(headed, shown)], rows
 
 
 def _cell(estimate: Estimate, marked: Sequence[Mark] = ()) -> Cell:
@@ -123,6 +159,15 @@ def frontier_rows(frontier: pd.DataFrame) -> list[list[str]]:
     return table
 
 
-def _measured(point: Mapping[Hashable, Any]) -> Estimate:
-    low, high = point["perplexity_low"], point["perplexity_high"]
-    return Estimate(point["perplexity"], None if math.isnan(low) else Interval(low, high))  # one window has none
+def matrix_rows(matrices: pd.DataFrame) -> list[list[str]]:
+    """The kinds of matrices pruned alone, header first, those first that cost most per weight."""
+    table = [["kind of matrix", "weights pruned", "perplexity / unpruned ↓", "nats per million weights ↓"]]
+    for row in matrices.sort_values("nats_per_million", ascending=False, kind="stable").to_dict("records"):
+        ratio = estimated(_measured(row, "ratio"))
+        table.append([row["matrix"], f"{row['pruned_weights']:,}", ratio, f"{row['nats_per_million']:.4f}"])
+    return table
+
+
+def _measured(point: Mapping[Hashable, Any], key: str = "perplexity") -> Estimate:
+    low, high = point[f"{key}_low"], point[f"{key}_high"]
+    return Estimate(point[key], None if math.isnan(low) else Interval(low, high))
