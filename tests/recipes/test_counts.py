@@ -28,6 +28,7 @@ def test_total_is_the_models_own_with_tied_tensors_once(tiny_folder: Path, origi
     found = size(tiny_folder, original)
     model = AutoModelForCausalLM.from_pretrained(tiny_folder)
     assert found["total_parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert found["distinct_parameters"] == found["total_parameters"]
     assert found["stored_bytes"] == (tiny_folder / "model.safetensors").stat().st_size
 
 
@@ -111,7 +112,11 @@ def test_full_size_merged(full_size: Path, tmp_path: Path) -> None:
     write_recipe(MergedFeedForward(base_sha256=base, n=4, anchor_only=False, merged_sha256=digest), tmp_path)
     write_permutations(order, tmp_path)
     made = materialize(Checkpoint(full_size), tmp_path)
-    assert size_of(made, tmp_path)["total_parameters"] == 124_439_808
+    found = size_of(made, tmp_path)
+    assert found["total_parameters"] == 124_439_808
+    assert found["distinct_parameters"] == 124_439_808 - 9 * (
+        2 * 768 * 3072 + 3072 + 768
+    )  # three of each four are shared
     assert torch.equal(made.weights["transformer.h.4.mlp.c_fc.weight"], made.weights["transformer.h.7.mlp.c_fc.weight"])
 
 
