@@ -69,10 +69,13 @@ def _paired_p(figure: Figure, before: pd.DataFrame, after: pd.DataFrame, resampl
 
 
 def _holm(p_values: Sequence[PValue]) -> list[PValue]:
-    """Holm's adjustment; a value is a bound if it follows from one."""
+    """Holm's adjustment; a value is a bound if it follows from one, and not from its own p-value."""
     adjusted = holm([p.value for p in p_values])
     largest = max((value for value, p in zip(adjusted, p_values, strict=True) if p.bound), default=-1.0)
-    return [PValue(value, bound=value <= largest) for value in adjusted]
+    return [
+        PValue(value, bound=p.bound or p.value * (1 + 1e-9) < value <= largest)
+        for value, p in zip(adjusted, p_values, strict=True)
+    ]
 
 
 def _described(figure: Figure, rows: pd.DataFrame) -> tuple[str, float | None, str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "effective_parameters": "effective parameters (non-zero entries)",
     "total_parameters": "parameters",
+    "distinct_parameters": "distinct parameters (shared tensors once)",
     "prunable_weights": "prunable weights",
     "pruned_weights": "weights set to zero",
     "sparsity": "share of the prunable weights",
