@@ -12,6 +12,7 @@ from conftest import TINY, Finished, changed_params, write_jsonl, write_params
 from safetensors.torch import load_file, save_file
 
 from stages.lib.files.hashing import write_sums
+from stages.lib.files.sampling import shuffled
 
 RunStage = Callable[..., Finished]
 
@@ -376,6 +377,15 @@ def test_another_model_under_the_same_recipe(downloaded: Path, run_stage: RunSta
     TINY["llama"](initializer_range=0.3).save_pretrained(downloaded / "data" / "model")
     write_sums(downloaded / "data" / "model")
     assert_one_line(run_stage("post_ppl"), 1, "the recipe is for base", "run `dvc repro`")
+
+
+def test_training_reviews_of_one_class(project: Path, run_stage: RunStage) -> None:
+    scored = int(shuffled(map(str, range(50)), 0)[0])
+    rows = [{"text": f"cat {number}", "label": int(number == scored)} for number in range(50)]
+    write_jsonl(project / "mine" / "reviews.jsonl", rows)
+    for item in ("model", "reviews"):
+        assert run_stage("download", item).status == 0
+    assert_one_line(run_stage("classify", "original"), 1, "all of one class")
 
 
 def test_summaries_that_are_all_empty(downloaded: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch) -> None:

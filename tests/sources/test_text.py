@@ -32,6 +32,24 @@ def test_text_files_of_one_name_are_all_read(tmp_path: Path) -> None:
     assert [(row["document"], row["text"]) for row in rows] == [("test/a/part.txt", "a"), ("test/b/part.txt", "b")]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "settings"),
+    [
+        ("text.txt", "the cat", {}),
+        ("text.csv", "text\nthe cat\n", {"format": "table"}),
+        ("text.jsonl", '{"text": "the cat"}\n', {"format": "table"}),
+        ("text.tsv", "1_1\t0\tthe cat\n", {"format": "hutto-editorials"}),
+    ],
+)
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, name: str, content: str, settings: dict[str, Any]) -> None:
+    rows = []
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / name).write_text(content, encoding=encoding)
+        rows.append(read_text(item(**settings), {UNSPLIT: [tmp_path / name]}, seed=0))
+    assert rows[0] == rows[1]
+    assert rows[0][0]["text"] == "the cat"
+
+
 def test_a_file_that_is_named_twice_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "part.txt", "the cat")
     with pytest.raises(
