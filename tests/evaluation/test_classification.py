@@ -1,5 +1,6 @@
 """Heads: features at the last real token, the logistic regression, and fine-tuning that holds the mask."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CPU, load, magnitude_recipe, prose
+from conftest import CPU, enclosing, load, magnitude_recipe, prose
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
@@ -55,6 +56,12 @@ def test_features_are_in_the_order_of_the_texts(loaded: Loaded, tiny_folder: Pat
 def test_texts_are_cut_to_the_setting_and_to_the_model(loaded: Loaded) -> None:
     assert [len(tokens) for tokens in tokenize(loaded, [prose(500), "a"], 50)] == [50, 1]
     assert len(tokenize(loaded, [prose(500)], 1000)[0]) == 128
+
+
+def test_a_token_that_the_tokenizer_appends_is_not_read(loaded: Loaded) -> None:
+    tokenizer = enclosing(loaded.tokenizer)
+    plain = tokenize(loaded, TEXTS, 12)
+    assert tokenize(replace(loaded, tokenizer=tokenizer), TEXTS, 13) == [[tokenizer.bos_token_id, *t] for t in plain]
 
 
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=9))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CPU, load, prose
+from conftest import CPU, enclosing, load, prose
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -95,6 +95,19 @@ def test_bytes_of_tokens_add_up_to_the_text(tokenizer: PreTrainedTokenizerFast, 
     counted = tokenize(PreTrainedTokenizerFast(tokenizer_object=backend), [text])
     assert counted.byte_counts.sum() == len(text.encode())
     assert (counted.byte_counts >= 0).all()
+
+
+def test_tokens_that_the_tokenizer_appends_are_not_scored(tokenizer: PreTrainedTokenizerFast) -> None:
+    plain, enclosed = tokenize(tokenizer, DOCUMENTS), tokenize(enclosing(tokenizer), DOCUMENTS)
+    assert enclosed.tokens.tolist() == [enclosing(tokenizer).bos_token_id, *plain.tokens]
+    assert enclosed.byte_counts.tolist() == [0, *plain.byte_counts]
+    assert enclosed.document[1:].tolist() == plain.document.tolist()
+
+
+def test_a_special_token_that_the_text_itself_has_is_scored(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = tokenize(enclosing(tokenizer), ["the cat</s>"])
+    assert text.tokens[-1] == enclosing(tokenizer).eos_token_id
+    assert text.byte_counts.sum() == len("the cat</s>")
 
 
 def test_bits_per_byte_is_the_likelihood_of_the_scored_bytes(loaded: Loaded) -> None:

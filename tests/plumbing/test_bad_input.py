@@ -12,6 +12,7 @@ from conftest import TINY, Finished, changed_params, write_jsonl, write_params
 from safetensors.torch import load_file, save_file
 
 from stages.lib.files.hashing import write_sums
+from stages.lib.files.sampling import shuffled
 
 RunStage = Callable[..., Finished]
 
@@ -107,7 +108,7 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"model.source": "ftp"}, ("model.source: got 'ftp', takes pypi, hub, local",)),
     ({"text.source": None}, ("text.source: got 'nothing', takes pypi, hub, local",)),
     ({"text.path": "data/none"}, ("text.path: got 'data/none', takes", "for items that are not local")),
-    ({"text.format": "html"}, ("text.format: got 'html', takes plain (the default), hutto-editorials or table",)),
+    ({"text.format": "html"}, ("text.format: got 'html', takes plain (the default), hutto-editorials, table or",)),
     ({"text": {**PYPI, "sha256": "abc"}}, ("text.sha256: got 'abc', takes 64 hexadecimal digits",)),
     ({"text": {**PYPI, "file": "../a.whl"}}, ("text.file: got '../a.whl', takes the file name of one wheel",)),
     ({"text": {**PYPI, "member": ["../../etc/passwd"]}}, ("text.member.0: got '../../etc/passwd', takes",)),
@@ -115,6 +116,10 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"model": {**HUB, "revision": "main"}}, ("model.revision: got 'main', takes a commit",)),
     ({"model": {**HUB, "repo": "gpt2"}}, ("model.repo: got 'gpt2', takes owner/name",)),
     ({"reviews.classes": ["good"]}, ("reviews.classes: got ['good'], takes the names of two or more classes",)),
+    (
+        {"reviews.classes": ["a", "b", "a"]},
+        ("reviews.classes: got ['a', 'b', 'a'], takes the names", "'a' is repeated"),
+    ),
     ({"reviews.test_share": 1}, ("reviews.test_share: got 1, takes",)),
 ]
 
@@ -250,6 +255,26 @@ BAD_DATA: dict[str, tuple[str, Callable[[Path], None], str]] = {
         rows("reviews.jsonl", GOOD_REVIEW, {"text": "b", "label": 2}),
         "row 2: label 2 is out",
     ),
+    "labels mixed": (
+        "reviews",
+        rows("reviews.jsonl", {"text": "b", "label": "positive"}, {"text": "c", "label": "0"}),
+        "row 2: label '0' is outside the classes negative, positive, and",
+    ),
+    "reviews of one class": (
+        "reviews",
+        rows("reviews.jsonl", GOOD_REVIEW, {"text": "b", "label": 1}),
+        "reviews: class negative has no rows (negative 0, positive 2); give some, or correct reviews.classes",
+    ),
+    "a text of two labels": (
+        "reviews",
+        rows("reviews.jsonl", GOOD_REVIEW, {"text": "a cat", "label": 0}, {"text": "b", "label": 1}),
+        "reviews: class negative has no rows (negative 0, positive 1)",
+    ),
+    "text of one line": (
+        "text",
+        write("text.txt", b"the cat sat"),
+        "no line of text.txt begins after 0.7 of it, so none",
+    ),
     "label unknown": ("reviews", rows("reviews.jsonl", {"text": "b", "label": "so"}), "label 'so' is outside the cla"),
     "label negative": ("reviews", rows("reviews.jsonl", {"text": "b", "label": -1}), "row 1: label -1 is outside"),
     "label missing": ("reviews", rows("reviews.jsonl", GOOD_REVIEW, {"text": "b", "label": None}), "row 2: label None"),
@@ -286,7 +311,7 @@ def downloaded(project: Path, run_stage: RunStage) -> Path:
 
 
 def test_a_text_shorter_than_a_window(downloaded: Path, run_stage: RunStage) -> None:
-    (downloaded / "mine" / "text.txt").write_text("the cat")
+    (downloaded / "mine" / "text.txt").write_text("the cat\nsat")
     assert run_stage("download", "text").status == 0
     assert_one_line(run_stage("baseline_ppl"), 1, "baseline-ppl: ", "fewer than a window of 64; give a longer text")
 
@@ -363,11 +388,22 @@ def test_another_model_under_the_same_recipe(downloaded: Path, run_stage: RunSta
     assert_one_line(run_stage("post_ppl"), 1, "the recipe is for base", "run `dvc repro`")
 
 
-def test_reviews_of_one_class(project: Path, run_stage: RunStage) -> None:
-    write_jsonl(project / "mine" / "reviews.jsonl", [{"text": f"cat {number}", "label": 0} for number in range(50)])
+def test_training_reviews_of_one_class(project: Path, run_stage: RunStage) -> None:
+    scored = int(shuffled(map(str, range(50)), 0)[0])
+    rows = [{"text": f"cat {number}", "label": int(number == scored)} for number in range(50)]
+    write_jsonl(project / "mine" / "reviews.jsonl", rows)
     for item in ("model", "reviews"):
         assert run_stage("download", item).status == 0
     assert_one_line(run_stage("classify", "original"), 1, "all of one class")
+
+
+def test_summaries_that_are_all_empty(downloaded: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages.lib.evaluation import summarization
+
+    monkeypatch.setattr(summarization, "summarize", lambda _loaded, documents, _settings: [""] * len(documents))
+    finished = run_stage("summarize", "original")
+    assert_one_line(finished, 1, "the model adds no text to any of 6 documents; change summarize.cue, or raise")
+    assert run_stage("summarize", "pruned").status == 0
 
 
 def shrunk_by(project: Path, run_stage: RunStage, **changes: Any) -> Finished:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, SENSITIVITY
+from conftest import ROOT, SENSITIVITY, write_jsonl
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
@@ -17,8 +17,11 @@ from stages.lib.figures.comparison import Change, Comparison
 from stages.lib.figures.definitions import FIGURES, Estimate
 from stages.lib.figures.statistics import Interval, PValue
 from stages.lib.figures.tables import COLUMNS
+from stages.lib.files.rows import read_rows, write_rows
+from stages.lib.plumbing.items import LocalReviews
 from stages.lib.reporting.page import flipped_reviews, render, summary_pairs
 from stages.lib.reporting.study import Results, Size
+from stages.lib.sources.reviews import read_reviews
 
 HOSTILE = "<script>document.title = 'taken'</script><img src=http://192.0.2.1/x onerror=\"document.title='taken'\">"
 FLIPS = pd.DataFrame(
@@ -130,6 +133,21 @@ def test_flips_and_pairs_follow_from_the_predictions() -> None:
         ("long b", "sb", "tb", "worse"),
         ("long a", "sa", "ta", "better"),
     ]
+
+
+def test_the_reviews_shown_are_those_that_were_scored(tmp_path: Path) -> None:
+    """The page reads the test split; the ids would tell the reviews apart in any case."""
+    for split in ("test", "train"):
+        write_jsonl(tmp_path / f"{split}.jsonl", [{"text": f"{split} {n}", "label": n % 2} for n in range(4)])
+    files = {split: [tmp_path / f"{split}.jsonl"] for split in ("test", "train")}
+    write_rows(read_reviews(LocalReviews(source="local", path="unused"), files, seed=0), tmp_path)
+    scored = read_rows(tmp_path, "test")
+    right = scored[["document", "label"]].assign(predicted=scored["label"])
+    wrong = right.assign(predicted=1 - right["label"])
+    for rows in (scored, read_rows(tmp_path)):
+        flips = flipped_reviews(rows, right, wrong, ["bad", "good"])
+        assert sorted(flips["text"]) == [f"test {n}" for n in range(4)]
+        assert [int(text[-1]) % 2 for text in flips["text"]] == [("bad", "good").index(x) for x in flips["label"]]
 
 
 # In a browser.

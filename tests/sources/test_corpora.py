@@ -18,7 +18,7 @@ from stages.lib.sources.docstrings import docstring_rows
 from stages.lib.sources.documents import read_documents
 from stages.lib.sources.hutto import editorials, reviews
 from stages.lib.sources.reviews import read_reviews
-from stages.lib.sources.splits import UNSPLIT, assign_splits
+from stages.lib.sources.splits import UNSPLIT, draw_splits, split_rows
 from stages.lib.sources.text import read_text
 
 
@@ -29,15 +29,21 @@ def params_of(folder: Path, **changes: object) -> Params:
 
 @given(st.sets(st.text(min_size=1), min_size=1, max_size=60), st.floats(0.01, 1), st.integers(0, 2**32 - 1))
 def test_splits_depend_on_keys_and_seed_alone(keys: set[str], share: float, seed: int) -> None:
-    forwards = assign_splits({UNSPLIT: sorted(keys)}, share, seed)
-    assert assign_splits({UNSPLIT: sorted(keys, reverse=True)}, share, seed) == forwards
+    forwards = draw_splits(sorted(keys), share, seed)
+    assert draw_splits(sorted(keys, reverse=True), share, seed) == forwards
     assert len(forwards) == len(keys)
-    assert list(forwards.values()).count("test") == max(1, round(share * len(keys)))
+    scored = list(forwards.values()).count("test")
+    assert scored == max(1, round(share * len(keys))) or (scored == len(keys) - 1 and share < 1)
+    assert (scored == len(keys)) == (share == 1 or len(keys) == 1)
 
 
 def test_splits_that_a_source_has_are_kept() -> None:
-    splits = assign_splits({"train": ["a", "b"], "test": ["a"]}, 0.5, 0)
-    assert splits == {("train", "a"): "train", ("train", "b"): "train", ("test", "a"): "test"}
+    rows = [{"document": "a", "text": "x"}, {"document": "b", "text": "y"}]
+    assert split_rows({"train": rows, "test": rows[:1]}, 0.5, 0) == [
+        {"document": "train/a", "split": "train", "text": "x"},
+        {"document": "train/b", "split": "train", "text": "y"},
+        {"document": "test/a", "split": "test", "text": "x"},
+    ]
 
 
 def test_the_seed_changes_the_order() -> None:
@@ -57,28 +63,30 @@ def test_draws_are_nested_and_repeat_themselves() -> None:
 
 
 def test_a_local_text_file_is_one_document_to_the_byte(tmp_path: Path) -> None:
-    text = "\ufeffna\u00efve\r\n\r\n  end \n"
+    text = "na\u00efve\r\n\r\n  end \ufeff\n"
     (tmp_path / "text.txt").write_bytes(text.encode())
     item = params_of(tmp_path, text__test_share=1.0).text
     (row,) = read_text(item, {UNSPLIT: [tmp_path / "text.txt"]}, seed=0)
     assert row == {"document": "text.txt", "split": "test", "text": text}
 
 
-@given(st.text(min_size=1).filter(str.strip), st.floats(0.01, 0.99))
+@given(st.text(min_size=1).filter(lambda text: text.removeprefix("\ufeff").strip()), st.floats(0.01, 0.99))
 def test_one_text_is_cut_in_two_at_a_line(text: str, share: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "text.txt"
         path.write_bytes(text.encode("utf-8", "replace"))
-        text = path.read_bytes().decode()
-        rows = read_text(params_of(Path(folder), text__test_share=share).text, {UNSPLIT: [path]}, seed=0)
-    scored = str(rows[0]["text"])
-    assert [row["split"] for row in rows] == ["test", "train"][: len(rows)]
-    left = str(rows[1]["text"]) if len(rows) > 1 else text[len(scored) :]
-    assert scored + left == text
-    assert len(rows) > 1 or not left.strip()
-    assert len(scored) > int(share * len(text)) or scored == text
-    assert scored == text or scored.endswith("\n")
-    assert "\n" not in scored[int(share * len(text)) : -1]  # no further than to the end of the line
+        text = path.read_bytes().decode("utf-8-sig")
+        rest = text[int(share * len(text)) :].partition("\n")[2]
+        item = params_of(Path(folder), text__test_share=share).text
+        if not rest.strip():
+            with pytest.raises(UserError, match=r"no line of text\.txt begins after"):
+                read_text(item, {UNSPLIT: [path]}, seed=0)
+            return
+        rows = read_text(item, {UNSPLIT: [path]}, seed=0)
+    assert rows == [
+        {"document": "text.txt", "split": "test", "text": text.removesuffix(rest)},
+        {"document": "train/text.txt", "split": "train", "text": rest},
+    ]
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
@@ -91,6 +99,9 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     assert read_rows(tmp_path, "train")["document"].tolist() == ["b"]
     with pytest.raises(UserError, match="no usable rows"):
         write_rows([], tmp_path)
+    with pytest.raises(UserError, match="two rows have the id 'a'; give each its own"):
+        write_rows([rows[0], rows[1] | {"document": "a"}], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_editorials_are_joined_by_article(tmp_path: Path) -> None:
@@ -102,7 +113,9 @@ def test_editorials_are_joined_by_article(tmp_path: Path) -> None:
 def test_reviews_are_distinct_and_clearly_rated(tmp_path: Path) -> None:
     path = tmp_path / "reviews.txt"
     path.write_text("1\t0.5\tgood\n2\t-0.4\tso so\n3\t-2\tbad\n4\t3\tgood\n", encoding="utf-8")
-    assert reviews(path) == {"1": ("good", 1), "3": ("bad", 0)}
+    item = params_of(tmp_path, reviews__format="hutto-reviews").reviews
+    rows = read_reviews(item, {UNSPLIT: [path]}, seed=0)
+    assert [(row["document"], row["text"], row["label"]) for row in rows] == [("1", "good", 1), ("3", "bad", 0)]
     path.write_text("1\tgood\n", encoding="utf-8")
     with pytest.raises(UserError, match="line 1: not id, rating and text"):
         reviews(path)
@@ -120,13 +133,8 @@ def test_tables_of_every_kind(tmp_path: Path, suffix: str) -> None:
         frame.to_json(path, orient="records", lines=True, force_ascii=False)
     columns = {"text": "review", "label": "stars"}
     item = params_of(tmp_path, reviews__columns=columns, reviews__classes=["bad", "good"]).reviews
-    rows = read_reviews(item, {"train": [path], "test": [path]}, seed=0)
-    assert [(row["split"], row["text"], row["label"]) for row in rows] == [
-        ("train", "a \u00e9", 0),
-        ("train", "b", 1),
-        ("test", "a \u00e9", 0),
-        ("test", "b", 1),
-    ]
+    rows = read_reviews(item, {UNSPLIT: [path]}, seed=0)
+    assert [(row["document"], row["text"], row["label"]) for row in rows] == [("0", "a \u00e9", 0), ("1", "b", 1)]
 
 
 MODULE = '''

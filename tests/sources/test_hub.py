@@ -43,7 +43,7 @@ def hub(server: Hub, tmp_path: Path, tiny_folders: dict[str, Path]) -> Hub:
     reviews = tmp_path / "reviews"
     (reviews / "plain").mkdir(parents=True)
     for split, count in (("train", 300), ("test", 7)):
-        rows = [{"text": prose(5, row), "label": row % 2} for row in range(count)]
+        rows = [{"text": f"{split} {row} {prose(5, row)}", "label": row % 2} for row in range(count)]
         pd.DataFrame(rows).to_parquet(reviews / "plain" / f"{split}.parquet")
     (reviews / "README.md").write_text("not asked for")
     server.reset({"models/tiny/llama": tiny_folders["llama"], "datasets/tiny/reviews": reviews})
@@ -119,9 +119,9 @@ def test_a_data_set_keeps_its_own_splits(project: Path, download: Download, envi
     rows = pd.read_parquet(project / "data" / "reviews" / "rows.parquet")
     assert rows["split"].value_counts().to_dict() == {"train": 300, "test": 7}
     assert rows[rows["split"] == "train"].iloc[0].to_dict() == {
-        "document": "0",
+        "document": "train/0",
         "split": "train",
-        "text": prose(5, 0),
+        "text": f"train 0 {prose(5, 0)}",
         "label": 0,
     }
     assert not list(Path(environment["HF_HOME"]).rglob("README.md"))

@@ -11,6 +11,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import Features, features
 from stages.lib.inference.loading import Loaded
+from stages.lib.inference.tokenizing import tokenize_each
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Classify
@@ -52,9 +53,7 @@ def predict_classes(
 
 def tokenize(loaded: Loaded, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
     """Each text's tokens, truncated at its end to `max_tokens`, or to the model's context length."""
-    limit = min(max_tokens, loaded.context_length)
-    tokens: list[list[int]] = loaded.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
-    return tokens
+    return tokenize_each(loaded.tokenizer, texts, min(max_tokens, loaded.context_length))
 
 
 def fit_head(train: Features, labels: Labels, test: Features, regularization: float, seed: int) -> Probabilities:

@@ -44,7 +44,9 @@ def predict(model: str, measures: Collection[MeasureName], params: "Params") -> 
     if "summarize" in measures:
         from stages.lib.evaluation.summarization import predict_summaries
 
-        tables["summarize"] = predict_summaries(loaded, read_rows(DOCUMENTS), params.summarize, params.seed)
+        tables["summarize"] = predict_summaries(
+            loaded, read_rows(DOCUMENTS), params.summarize, params.seed, may_be_empty=model != "original"
+        )
     if "classify" in measures:  # the last one, since it may fine-tune the model
         from stages.lib.evaluation.classification import predict_classes
 

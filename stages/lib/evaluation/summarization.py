@@ -7,29 +7,44 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 from tqdm import tqdm
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from stages.lib.evaluation.rouge import KINDS, Rouge
 from stages.lib.files.errors import UserError
 from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.loading import Loaded
+from stages.lib.inference.tokenizing import tokenize_each
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Summarize
 
-_SENTENCE = re.compile(r".*?[.!?][\"')\]]*(?=\s|$)", re.DOTALL)
+_CLOSING = r"[\"')\]”’»›」』）】》〉］｣〕〗]*"
+# A period may stand in a number or an abbreviation, so white space has to follow; the others end a sentence anywhere.
+_SENTENCE = re.compile(rf".*?(?:[.!?…]{_CLOSING}(?=\s|$)|(?:[。｡！？।॥؟۔።။។]|．(?!\d))+{_CLOSING})", re.DOTALL)
+
+_REMEDIES = {
+    torch.float16: "set compute.dtype to float32 or bfloat16",
+    torch.bfloat16: "set compute.dtype to float32",
+}
 
 
-def predict_summaries(loaded: Loaded, documents: pd.DataFrame, settings: "Summarize", seed: int) -> pd.DataFrame:
+def predict_summaries(
+    loaded: Loaded, documents: pd.DataFrame, settings: "Summarize", seed: int, may_be_empty: bool
+) -> pd.DataFrame:
     """Summarize the documents: each one's summary and its ROUGE, and that of the document's first sentence.
 
     Columns: document, summary, rouge1, rouge2, rougeL, lead_rouge1, lead_rouge2, lead_rougeL. Raises UserError if
-    there are too few documents.
+    there are too few documents, and if all summaries are empty unless they may be.
     """
     documents = draw(documents, settings.examples, seed, "summarize.examples", settings.order)
     references = documents["summary"].tolist()
     summaries = summarize(loaded, documents["text"].tolist(), settings)
+    if not (may_be_empty or any(summaries)):
+        raise UserError(
+            f"summaries: the model adds no text to any of {len(summaries)} documents; change summarize.cue, or raise "
+            "summarize.max_new_tokens in params.yaml"
+        )
     rouge = Rouge(keep_in_memory=True)
     scores = rouge.compute(predictions=summaries, references=references)
     lead = rouge.compute(predictions=[lead_sentence(text) for text in documents["text"]], references=references)
@@ -59,25 +74,43 @@ def prompts(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> 
             f"cue and summarize.max_new_tokens take {len(cue) + settings.max_new_tokens} tokens, the model "
             f"{loaded.context_length}; lower max_new_tokens in params.yaml"
         )
-    encoded = loaded.tokenizer(list(documents), truncation=True, max_length=room)["input_ids"]
-    return [tokens + cue for tokens in encoded]
+    return [tokens + cue for tokens in tokenize_each(loaded.tokenizer, documents, room)]
 
 
 @torch.inference_mode()
 def summarize(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> list[str]:
-    """The text that the model adds after each document and cue, without special tokens."""
+    """The text that the model adds after each document and cue, without special tokens.
+
+    Raises UserError if a logit is NaN or infinitely large.
+    """
     tokens = prompts(loaded, documents, settings)
     loaded.model.generation_config = _generation(loaded, settings)
+    checks = LogitsProcessorList([_CheckLogits(loaded.model.dtype)])
     summaries = [""] * len(documents)
     with tqdm(total=len(documents), unit="doc", desc="summaries") as progress:
         for batch in by_length([len(prompt) for prompt in tokens], settings.batch_size):
             ids, mask = (part.to(loaded.device) for part in pad([tokens[index] for index in batch], 0, "left"))
-            added = loaded.model.generate(input_ids=ids, attention_mask=mask)[:, ids.shape[1] :]
-            texts = loaded.tokenizer.batch_decode(added, skip_special_tokens=True)
+            added = loaded.model.generate(input_ids=ids, attention_mask=mask, logits_processor=checks)
+            texts = loaded.tokenizer.batch_decode(added[:, ids.shape[1] :], skip_special_tokens=True)
             for index, text in zip(batch, texts, strict=True):
                 summaries[index] = text.strip()
             progress.update(len(batch))
     return summaries
+
+
+class _CheckLogits(LogitsProcessor):  # type: ignore[misc]
+    """Raises UserError for logits that are not finite; minus infinity is how generation rules a token out."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if not bool((scores < torch.inf).all()):  # NaN is not smaller either
+            raise UserError(
+                f"summaries: the model's logits are not finite in {str(self._dtype).removeprefix('torch.')}; "
+                f"{_REMEDIES.get(self._dtype, 'prune less, or lower recover.learning_rate')} in params.yaml"
+            )
+        return scores
 
 
 def _generation(loaded: Loaded, settings: "Summarize") -> GenerationConfig:

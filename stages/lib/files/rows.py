@@ -35,10 +35,17 @@ def class_names(reviews: "Reviews") -> Sequence[str]:
 
 
 def write_rows(rows: Sequence[Row], folder: Path) -> None:
-    """Write `rows.parquet` into a folder. Raises UserError if there are no rows."""
+    """Write `rows.parquet` into a folder. Raises UserError if there are no rows, or two with the same id."""
     if not rows:
         raise UserError("nothing to write: the source holds no usable rows; check its format in params.yaml")
-    write_table(pd.DataFrame(rows), folder / ROWS)
+    table = pd.DataFrame(rows)
+    repeated = table["document"].duplicated()
+    if repeated.any():
+        raise UserError(
+            f"two rows have the id {table['document'][repeated].iloc[0]!r}; give each its own, and name each file once "
+            "in params.yaml"
+        )
+    write_table(table, folder / ROWS)
 
 
 def read_rows(folder: Path, split: Split | None = None) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.files.rows import SEPARATOR
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.loading import Loaded
+from stages.lib.inference.tokenizing import end_of_text
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Perplexity
@@ -56,17 +57,20 @@ class Window:
 
 
 def tokenize(tokenizer: object, documents: Sequence[str]) -> TokenizedText:
-    """Tokenize documents as one text, with the special tokens that the tokenizer adds."""
+    """Tokenize documents as one text, with the special tokens that the tokenizer puts before it, not those after."""
     text = SEPARATOR.join(documents)
-    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)  # type: ignore[operator]
+    encoded = tokenizer(  # type: ignore[operator]
+        text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+    )
+    length = end_of_text(encoded["special_tokens_mask"])
     # A character may be split over several tokens: the first one to reach its end gets its bytes.
-    ends = np.maximum.accumulate(np.array([end for _, end in encoded["offset_mapping"]], dtype=np.int64))
+    ends = np.maximum.accumulate(np.array([end for _, end in encoded["offset_mapping"][:length]], dtype=np.int64))
     ends[-1:] = len(text)  # some tokenizers leave white space out of a token's offsets
     sizes = np.fromiter((len(character.encode()) for character in text), dtype=np.int64, count=len(text))
     bytes_upto = np.concatenate([[0], np.cumsum(sizes)])[ends]
     starts = np.cumsum([0] + [len(document) + len(SEPARATOR) for document in documents])
     return TokenizedText(
-        tokens=np.array(encoded["input_ids"], dtype=np.int64),
+        tokens=np.array(encoded["input_ids"][:length], dtype=np.int64),
         byte_counts=np.diff(bytes_upto, prepend=0),
         document=np.minimum(np.searchsorted(starts, ends - 1, side="right") - 1, len(documents) - 1),
     )

@@ -120,8 +120,8 @@ class _Shares(Section):
 
 
 class _TextFormat(_Shares):
-    format: Literal["plain", "hutto-editorials", "table"] | None = Field(
-        default=None, description="plain (the default), hutto-editorials or table"
+    format: Literal["plain", "hutto-editorials", "table", "wikitext"] | None = Field(
+        default=None, description="plain (the default), hutto-editorials, table or wikitext"
     )
     columns: TextColumns | None = Field(default=None, description="text: the name of a column")
 
@@ -137,6 +137,14 @@ class _ReviewFormat(_Shares):
     classes: list[str] | None = Field(
         default=None, min_length=2, description="the names of two or more classes, in the order of their numbers"
     )
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: list[str] | None) -> list[str] | None:
+        for name in classes or ():
+            if (classes or []).count(name) > 1:
+                raise ValueError(f"{name!r} is repeated")
+        return classes
 
 
 class _DocumentFormat(Section):

@@ -15,7 +15,7 @@ from stages.lib.reporting.templates import rendered
 
 SIGNIFICANT = 0.05
 FEW = 30
-"""Below this many items, the intervals cover less than they say, by the simulation in docs/protocol.md."""
+"""Below this many items, the report says how many there are; docs/protocol.md has the intervals' coverage."""
 IN_THE_TABLE = ("perplexity", "bits_per_byte", "accuracy", "rougeL")
 SIGNS = dict(zip(REFERENCES, "*†", strict=True))
 

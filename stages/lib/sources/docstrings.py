@@ -7,7 +7,9 @@ Returns, Examples …) and without directives, is the document.
 
 import ast
 import re
+import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,16 +20,33 @@ _UNDERLINE = re.compile(r"^[-=~]{3,}$")
 
 
 def docstring_rows(wheel: Path) -> list[Row]:
-    """The distinct (text, summary) pairs of a wheel's modules, its tests left out, as rows of documents."""
+    """The distinct (text, summary) pairs of a wheel's modules, its tests left out, as rows of documents.
+
+    Raises UserError for a file that is not a wheel or is damaged, and for a module that is not Python.
+    """
     if not zipfile.is_zipfile(wheel):
         raise UserError(f"{wheel.name}: not a wheel; format docstrings needs one")
     found: dict[tuple[str, str], Row] = {}
     with zipfile.ZipFile(wheel) as archive:
         for module in sorted(archive.namelist()):
             if module.endswith(".py") and "tests" not in module.split("/"):
-                for item in _in_module(ast.parse(archive.read(module)), module):
+                for item in _in_module(_parsed(archive, module, wheel.name), module):
                     found.setdefault((item["text"], item["summary"]), item)
     return list(found.values())
+
+
+def _parsed(archive: zipfile.ZipFile, module: str, wheel: str) -> ast.Module:
+    try:
+        return ast.parse(archive.read(module))
+    except (SyntaxError, ValueError) as error:  # ValueError: a null byte, before Python 3.12
+        line = getattr(error, "lineno", None)
+        place = f"{module}, line {line}" if line else module
+        raise UserError(
+            f"{wheel}: {place}: not Python {sys.version_info.major}.{sys.version_info.minor}; "
+            "name another wheel under documents in params.yaml"
+        ) from None
+    except (zipfile.BadZipFile, zlib.error):
+        raise UserError(f"{wheel}: {module} is damaged; fetch the wheel again") from None
 
 
 def _in_module(tree: ast.AST, prefix: str) -> Iterator[Row]:

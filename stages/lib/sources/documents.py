@@ -1,13 +1,15 @@
 """Documents with summaries: rows of (document, text, summary)."""
 
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.rows import Row
+from stages.lib.files.words import count_words
 from stages.lib.sources.docstrings import docstring_rows
 from stages.lib.sources.splits import Files
-from stages.lib.sources.tables import read_table
+from stages.lib.sources.tables import Cells, filled_text_in, table_rows
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.items import Documents
@@ -18,20 +20,39 @@ def read_documents(item: "Documents", files: Files) -> list[Row]:
 
     Raises UserError if no document has the wanted number of words, or a summary is missing.
     """
+    paths = [path for part in files.values() for path in part]
+    if item.format == "docstrings":
+        rows = _renamed(row for path in paths for row in docstring_rows(path))
+    else:
+        rows = [
+            {
+                "document": str(number),
+                "text": filled_text_in(row, "text", place),
+                "summary": filled_text_in(_joined(row), "summary", place),
+            }
+            for number, (place, row) in enumerate(table_rows(paths, ("text", "summary"), item.columns))
+        ]
     wanted = item.min_words or 1
-    rows = [row for paths in files.values() for path in paths for row in _pairs(item, path)]
-    kept = [row for row in rows if len(row["text"].split()) >= wanted]
-    if not kept:
+    kept = [row for row in rows if count_words(row["text"]) >= wanted]
+    if rows and not kept:
         raise UserError(f"documents: none of {len(rows)} has {wanted} words; lower documents.min_words")
     return kept
 
 
-def _pairs(item: "Documents", path: Path) -> list[Row]:
-    if item.format == "docstrings":
-        return docstring_rows(path)
-    rows = read_table(path, ("text", "summary"), item.columns)
-    for number, row in enumerate(rows, 1):
-        for key in ("text", "summary"):
-            if not isinstance(row[key], str) or not row[key].strip():
-                raise UserError(f"{path}, row {number}: has no {key}; remove the row")
-    return [{"document": str(number), **row} for number, row in enumerate(rows)]
+def _renamed(rows: Iterable[Row]) -> list[Row]:
+    """The rows, with a number behind an id that an earlier row has: a module may define a function twice."""
+    seen: Counter[str] = Counter()
+    renamed = []
+    for row in rows:
+        name = row["document"]
+        seen[name] += 1
+        renamed.append(row if seen[name] == 1 else {**row, "document": f"{name}#{seen[name]}"})
+    return renamed
+
+
+def _joined(row: Cells) -> Cells:
+    """A row whose summary is one text, also where it is a list of highlights."""
+    summary = row["summary"]
+    if isinstance(summary, list) and all(isinstance(part, str) for part in summary):
+        return {**row, "summary": "\n".join(summary)}
+    return row

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages.lib.files.errors import UserError
+from stages.lib.files.rows import Row
 
 CLEAR_RATING = 0.5
 """A review sentence is used if its rating, from -4 to 4, is at least this far from neutral."""
@@ -21,19 +22,17 @@ def editorials(path: Path) -> dict[str, str]:
     return {article: " ".join(parts) for article, parts in sentences.items()}
 
 
-def reviews(path: Path) -> dict[str, tuple[str, int]]:
-    """Each distinct sentence with a clear rating, by its id, as (text, 0 negative or 1 positive)."""
-    rated: dict[str, tuple[str, int]] = {}
-    seen: set[str] = set()
-    for identifier, rating, text in _lines(path):
-        if abs(rating) >= CLEAR_RATING and text not in seen:
-            seen.add(text)
-            rated[identifier] = (text, int(rating > 0))
-    return rated
+def reviews(path: Path) -> list[Row]:
+    """The sentences with a clear rating, as rows of (document, text, label: 0 negative or 1 positive)."""
+    return [
+        {"document": identifier, "text": text, "label": int(rating > 0)}
+        for identifier, rating, text in _lines(path)
+        if abs(rating) >= CLEAR_RATING
+    ]
 
 
 def _lines(path: Path) -> Iterator[tuple[str, float, str]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         fields = line.split("\t")
         try:
             identifier, rating, text = fields

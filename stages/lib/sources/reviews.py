@@ -1,14 +1,15 @@
 """Reviews for classification: rows of (document, split, text, label)."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.rows import Row, class_names
 from stages.lib.sources import hutto
-from stages.lib.sources.splits import Files, assign_splits
-from stages.lib.sources.tables import read_table
+from stages.lib.sources.labels import read_labels
+from stages.lib.sources.splits import UNSPLIT, Files, split_rows
+from stages.lib.sources.tables import filled_text_in, table_rows
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.items import Reviews
@@ -18,38 +19,56 @@ TEST_SHARE = 0.5
 
 
 def read_reviews(item: "Reviews", files: Files, seed: int) -> list[Row]:
-    """Read the files of the reviews into rows. Raises UserError for a text that is missing or an unknown label."""
-    labelled = {split: _labelled(item, paths) for split, paths in files.items()}
-    splits = assign_splits(labelled, item.test_share or TEST_SHARE, seed)
-    return [
-        {"document": document, "split": splits[split, document], "text": text, "label": label}
-        for split, reviews in labelled.items()
-        for document, (text, label) in reviews.items()
-    ]
+    """Read the files of the reviews into rows, each text once.
 
-
-def _labelled(item: "Reviews", paths: list[Path]) -> dict[str, tuple[str, int]]:
+    Raises UserError for a text that is missing, an unknown label, a class or a split without rows.
+    """
     if item.format == "hutto-reviews":
-        return {key: value for path in paths for key, value in hutto.reviews(path).items()}
-    labelled: dict[str, tuple[str, int]] = {}
-    for path in paths:
-        for number, row in enumerate(read_table(path, ("text", "label"), item.columns), 1):
-            if not isinstance(row["text"], str) or not row["text"].strip():
-                raise UserError(f"{path}, row {number}: has no text; remove the row")
-            labelled[str(len(labelled))] = (
-                row["text"],
-                _label(row["label"], class_names(item), f"{path}, row {number}"),
-            )
-    return labelled
+        found = {split: [row for path in paths for row in hutto.reviews(path)] for split, paths in files.items()}
+    else:
+        found = _from_tables(item, files)
+    rows = split_rows(_distinct(found), item.test_share or TEST_SHARE, seed)
+    _check_classes(rows, class_names(item))
+    for split in ("train", "test"):
+        if (split in files or UNSPLIT in files) and not any(row["split"] == split for row in rows):
+            raise UserError(f"reviews: no text is left for {split} (equal texts count once); give more rows")
+    return rows
 
 
-def _label(value: Any, classes: Sequence[str], where: str) -> int:
-    """The number of a class, given as such or by its name."""
-    if isinstance(value, str) and value in classes:
-        return classes.index(value)
-    if isinstance(value, int) and 0 <= value < len(classes):
-        return value
-    raise UserError(
-        f"{where}: label {value!r} is outside the classes {', '.join(classes)} (or 0 to {len(classes) - 1}); "
-        "correct the row, or reviews.classes in params.yaml"
+def _from_tables(item: "Reviews", files: Files) -> dict[str, list[Row]]:
+    tables = {split: table_rows(paths, ("text", "label"), item.columns) for split, paths in files.items()}
+    labels = iter(
+        read_labels([(place, row["label"]) for rows in tables.values() for place, row in rows], class_names(item))
     )
+    return {
+        split: [
+            {"document": str(number), "text": filled_text_in(row, "text", place), "label": next(labels)}
+            for number, (place, row) in enumerate(rows)
+        ]
+        for split, rows in tables.items()
+    }
+
+
+def _distinct(found: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """The rows with each text once: the first of those to be scored, or else the first; none if their labels differ."""
+    labels = defaultdict(set)
+    for row in (row for rows in found.values() for row in rows):
+        labels[row["text"]].add(row["label"])
+    left = {text for text, those in labels.items() if len(those) == 1}
+    distinct: dict[str, list[Row]] = {split: [] for split in found}
+    for split in sorted(found, key=lambda split: split != "test"):
+        for row in found[split]:
+            if row["text"] in left:
+                left.remove(row["text"])
+                distinct[split].append(row)
+    return distinct
+
+
+def _check_classes(rows: Sequence[Row], classes: Sequence[str]) -> None:
+    counts = [sum(row["label"] == number for row in rows) for number in range(len(classes))]
+    if 0 in counts:
+        listed = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
+        raise UserError(
+            f"reviews: class {classes[counts.index(0)]} has no rows ({listed}); give some, or correct reviews.classes "
+            "in params.yaml"
+        )

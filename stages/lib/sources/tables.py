@@ -2,14 +2,47 @@
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.lib.files.errors import UserError
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from stages.lib.plumbing.items import TextColumns
+
+Cells = Mapping[str, Any]
+
+
+def table_rows(paths: Sequence[Path], wanted: Sequence[str], named: "TextColumns | None") -> list[tuple[str, Cells]]:
+    """The rows of several files, each with its place for an error line. Raises as `read_table` does."""
+    return [
+        (f"{path}, row {number}", row)
+        for path in paths
+        for number, row in enumerate(read_table(path, wanted, named), 1)
+    ]
+
+
+def text_in(row: Cells, key: str, place: str) -> str:
+    """A row's text, which may be empty. Raises UserError if it has none."""
+    if row[key] is None:
+        raise UserError(f"{place}: has no {key}; remove the row")
+    if not isinstance(row[key], str):
+        raise UserError(
+            f"{place}: the {key} is of type {type(row[key]).__name__}, not text; correct the row, or `columns` in "
+            "params.yaml"
+        )
+    return str(row[key])
+
+
+def filled_text_in(row: Cells, key: str, place: str) -> str:
+    """A row's text. Raises UserError if it has none, or only white space."""
+    text = text_in(row, key, place)
+    if not text.strip():
+        raise UserError(f"{place}: has no {key}; remove the row")
+    return text
 
 
 def read_table(path: Path, wanted: Sequence[str], named: "TextColumns | None") -> list[dict[str, Any]]:
@@ -22,7 +55,7 @@ def read_table(path: Path, wanted: Sequence[str], named: "TextColumns | None") -
 
     readers = {
         ".parquet": Dataset.from_parquet,
-        ".csv": Dataset.from_csv,
+        ".csv": _from_csv,
         ".jsonl": Dataset.from_json,
         ".json": Dataset.from_json,
     }
@@ -46,3 +79,12 @@ def read_table(path: Path, wanted: Sequence[str], named: "TextColumns | None") -
             )
         rows = table.select_columns(list(columns.values())).to_list()
     return [{ours: row[theirs] for ours, theirs in columns.items()} for row in rows]
+
+
+def _from_csv(path: str, **_: Any) -> "Dataset":
+    """Every cell is text, also NA, None or 1.0; only an empty one is missing."""
+    import pandas as pd
+    from datasets import Dataset
+
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+    return Dataset.from_pandas(table, preserve_index=False)

@@ -1,13 +1,15 @@
 """Text for perplexity: rows of (document, split, text)."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.rows import Row
 from stages.lib.sources import hutto
-from stages.lib.sources.splits import UNSPLIT, Files, assign_splits
-from stages.lib.sources.tables import read_table
+from stages.lib.sources.splits import UNSPLIT, Files, split_rows
+from stages.lib.sources.tables import table_rows, text_in
+from stages.lib.sources.wikitext import articles
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.items import Text
@@ -18,45 +20,56 @@ TEST_SHARE = 1.0
 
 
 def read_text(item: "Text", files: Files, seed: int) -> list[Row]:
-    """Read the files of a text into rows. Raises UserError for an empty text or one not in UTF-8."""
-    texts = {split: _documents(item, paths) for split, paths in files.items()}
-    if not any(text.strip() for documents in texts.values() for text in documents.values()):
+    """Read the files of a text into rows.
+
+    Raises UserError for a text that is empty, not in UTF-8, or has no part left over where one is to be trained on.
+    """
+    share = item.test_share or TEST_SHARE
+    documents = {split: _documents(item, paths) for split, paths in files.items()}
+    if not any(row["text"].strip() for rows in documents.values() for row in rows):
         raise UserError("text: holds no text; give a file with content")
-    if item.format in PLAIN and list(texts) == [UNSPLIT]:
-        ((name, text),) = texts[UNSPLIT].items()
-        return _cut(name, text, item.test_share or TEST_SHARE)
-    splits = assign_splits(texts, item.test_share or TEST_SHARE, seed)
-    return [
-        {"document": document, "split": splits[split, document], "text": text}
-        for split, documents in texts.items()
-        for document, text in documents.items()
-    ]
+    if share < 1 and len(documents.get(UNSPLIT, ())) == 1:
+        (row,) = documents[UNSPLIT]
+        if item.format not in PLAIN:
+            raise UserError(
+                "text: is one document, which test_share does not split; give more documents, or set test_share to 1"
+            )
+        return _cut(row["document"], row["text"], share)
+    return split_rows(documents, share, seed)
 
 
 def _cut(name: str, text: str, test_share: float) -> list[Row]:
     """Cut one text in two: its beginning, up to the end of a line, is scored, the rest is for training."""
-    end = len(text)
-    if test_share < 1:
-        end = text.find("\n", int(test_share * len(text))) + 1 or len(text)
-    parts: list[Row] = [{"document": name, "split": "test", "text": text[:end]}]
-    if text[end:].strip():
-        parts.append({"document": name, "split": "train", "text": text[end:]})
-    return parts
+    end = text.find("\n", int(test_share * len(text))) + 1
+    if not (end and text[end:].strip()):
+        raise UserError(
+            f"text: no line of {name} begins after {test_share:g} of it, so none is left to train on; "
+            "break it into shorter lines, or set text.test_share to 1"
+        )
+    return [
+        {"document": name, "split": "test", "text": text[:end]},
+        {"document": f"train/{name}", "split": "train", "text": text[end:]},
+    ]
 
 
-def _documents(item: "Text", paths: list[Path]) -> dict[str, str]:
+def _documents(item: "Text", paths: list[Path]) -> list[Row]:
+    """Rows of (document, text)."""
     if item.format in PLAIN:
-        return {path.name: _plain(path) for path in paths}
-    if item.format == "hutto-editorials":
-        return {key: text for path in paths for key, text in hutto.editorials(path).items()}
-    rows = [row for path in paths for row in read_table(path, ("text",), item.columns)]
-    return {str(number): str(row["text"]) for number, row in enumerate(rows)}
+        folder = os.path.commonpath([path.parent for path in paths])
+        texts = [(path.relative_to(folder).as_posix(), _plain(path)) for path in paths]
+    elif item.format == "hutto-editorials":
+        texts = [pair for path in paths for pair in hutto.editorials(path).items()]
+    else:
+        lines = [text_in(row, "text", place) for place, row in table_rows(paths, ("text",), item.columns)]
+        numbered = enumerate(articles(lines) if item.format == "wikitext" else lines)
+        texts = [(str(number), text) for number, text in numbered]
+    return [{"document": name, "text": text} for name, text in texts]
 
 
 def _plain(path: Path) -> str:
     # Bytes, not text mode: the whole file is the document, its line ends included.
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")  # a byte order mark
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}: not UTF-8 (byte {error.start}); convert it, for instance with iconv -t UTF-8"
