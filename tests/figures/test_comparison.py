@@ -196,6 +196,13 @@ def test_the_interval_of_a_share_stays_within_0_and_1() -> None:
     assert 0 <= found["rougeL_low"] < found["rougeL"] < found["rougeL_high"] <= 1
 
 
+def test_the_interval_of_a_perplexity_begins_at_1() -> None:
+    """No text has a likelihood above 1, however little is known about it."""
+    found = figures_of("perplexity", scores([1, 2, 3, 5, 40], list(range(5))), 2000, 0)
+    assert found["perplexity_low"] == 1
+    assert found["bits_per_byte_low"] == 0
+
+
 def test_a_perplexity_beyond_all_numbers_is_left_out() -> None:
     """exp(709.8) is the largest float; bits per byte stay what they are."""
     generator = np.random.default_rng(0)

@@ -32,8 +32,9 @@ class Figure:
     weights: str
     """The column that the sum is divided by."""
     scale: Callable[[Values], Values] = np.asarray
+    smallest: float = 0.0
+    """The smallest value that the figure can have."""
     largest: float = math.inf
-    """The largest value that the figure can have; the smallest is 0."""
 
     @property
     def change(self) -> Literal["ratio", "difference"]:
@@ -42,7 +43,7 @@ class Figure:
 
 
 FIGURES = (
-    Figure("perplexity", "perplexity", "lower", "perplexity", "nll", "tokens", _exp),
+    Figure("perplexity", "perplexity", "lower", "perplexity", "nll", "tokens", _exp, smallest=1),
     Figure("bits_per_byte", "bits per byte", "lower", "perplexity", "nll", "bytes", lambda nats: nats / np.log(2)),
     Figure("accuracy", "accuracy", "higher", "classify", "right", "one", largest=1),
     Figure("rouge1", "ROUGE-1", "higher", "summarize", "rouge1", "one", largest=1),
@@ -82,7 +83,7 @@ def estimates(figure: Figure, rows: Sequence[pd.DataFrame], resamples: int, seed
         proportions = [wilson(int(of_model.sum()), len(weights)) for of_model in values]
         return _estimates(figure, values, weights, proportions)
     scaled = _estimates(figure, values, weights, ratio_intervals(values, weights, resamples, seed))
-    return [replace(found, interval=_within(found.interval, figure.largest)) for found in scaled]
+    return [replace(found, interval=_possible(figure, found.interval)) for found in scaled]
 
 
 def changes(
@@ -104,8 +105,9 @@ def _estimates(figure: Figure, values: Values, weights: Values, intervals: Seque
     ]
 
 
-def _within(interval: Interval | None, largest: float) -> Interval | None:
-    return interval and Interval(max(0.0, interval.low), min(largest, interval.high))
+def _possible(figure: Figure, interval: Interval | None) -> Interval | None:
+    """The part of an interval that holds values which the figure can have."""
+    return interval and Interval(max(figure.smallest, interval.low), min(figure.largest, interval.high))
 
 
 def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:

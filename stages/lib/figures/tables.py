@@ -26,7 +26,7 @@ TABLES: dict[str, tuple[str, type]] = {
 }
 """Sensitivity: by the parts pruned, the name and type of the column of points."""
 
-RATIO = replace(FIGURES[0], key="ratio", values="added_nll")
+RATIO = replace(FIGURES[0], key="ratio", values="added_nll", smallest=0)
 """Perplexity as a multiple of that of the unpruned model."""
 
 

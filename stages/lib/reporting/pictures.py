@@ -132,10 +132,10 @@ def draw_sensitivity(tables: Mapping[str, pd.DataFrame], alone: float, path: Pat
     """The three tables of sensitivity; `alone` is the sparsity at which each part was pruned alone."""
     sparsities, matrices, blocks = (tables[name] for name in ("sparsities", "matrices", "blocks"))
     with _picture(path, 3.2, 3, width_ratios=[1, 1, 1.4]) as axes:
-        axes[0].plot(sparsities["sparsity"], sparsities["perplexity"], "o-", color=OWN_COLOURS["original"])
-        low, high = sparsities["perplexity_low"], sparsities["perplexity_high"]
+        axes[0].plot(sparsities["sparsity"], sparsities["ratio"], "o-", color=OWN_COLOURS["original"])
+        low, high = (sparsities[f"ratio_{end}"].fillna(sparsities["ratio"]) for end in ("low", "high"))
         axes[0].fill_between(sparsities["sparsity"], low, high, color=OWN_COLOURS["original"], alpha=0.2)
-        axes[0].set(yscale="log", xlabel="sparsity", ylabel="perplexity", title="All matrices together")
+        axes[0].set(yscale="log", xlabel="sparsity", ylabel="perplexity / unpruned", title="All matrices together")
         _ratios(axes[1], matrices, [name.split(".")[-1] for name in matrices["matrix"]])
         axes[1].tick_params(axis="x", rotation=60)
         axes[1].set(title=f"Each kind of matrix alone, {alone:.0%}", ylabel="perplexity / unpruned")
