@@ -265,7 +265,7 @@ TINY_PARAMS: dict[str, Any] = {
     "compare": {"variants": ["merged_2", "compressed_2"], "calibration_tokens": 64, "tied_head_sparsity": 0.51},
     "sensitivity": {"sparsities": [0, 0.3, 0.6], "alone": 0.3, "tokens": 128},
     "frontier": {"methods": [], "sparsities": [0.3, 0.6], "steps": 3},
-    "statistics": {"resamples": 200},
+    "statistics": {"resamples": 400},
     "model": {"source": "local", "path": "mine/model"},
     "distilled": {"source": "none", "path": "data/none", "reason": "There is none, it is a test."},
     "text": {"source": "local", "path": "mine/text.txt", "test_share": 0.7},

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedTokenizerFast
 
 from stages.lib.evaluation.perplexity import score
-from stages.lib.figures.definitions import FIGURES, value
+from stages.lib.figures.definitions import FIGURES, estimates
 from stages.lib.files.errors import UserError
 from stages.lib.inference import likelihood
 from stages.lib.inference.likelihood import SEPARATOR, tokenize, windows
@@ -58,7 +58,7 @@ FIGURE = {figure.key: figure for figure in FIGURES}
 
 
 def perplexity_of(scores: pd.DataFrame) -> float:
-    return value(FIGURE["perplexity"], scores)
+    return estimates(FIGURE["perplexity"], [scores], 100, 0)[0].value
 
 
 @pytest.mark.parametrize(("context", "stride"), [(64, 64), (64, 16), (100, 37), (128, 1), (2, 1), (2, 2)])
@@ -115,7 +115,7 @@ def test_bits_per_byte_is_the_likelihood_of_the_scored_bytes(loaded: Loaded) -> 
     ids = loaded.tokenizer(DOCUMENTS[0])["input_ids"]
     unscored = len(loaded.tokenizer.decode(ids[:1]).encode())
     bits = math.log2(perplexity_of(scores)) * scores["tokens"].sum()
-    assert value(FIGURE["bits_per_byte"], scores) == pytest.approx(
+    assert estimates(FIGURE["bits_per_byte"], [scores], 100, 0)[0].value == pytest.approx(
         bits / (len(DOCUMENTS[0].encode()) - unscored), rel=1e-9
     )
 
