@@ -21,7 +21,7 @@ def main() -> None:
     test = draw(read_rows(Path("data/reviews"), "test"), settings.test_examples, seed, "classify.test_examples")
     labels = train["label"].to_numpy()
     for mistaken in setting.each_way():
-        loaded = setting.load(keep_masks=True)
+        loaded = setting.load(for_training=True)
         before = sum(int(weight.count_nonzero()) for weight in loaded.model.parameters())
         tuned = replace(loaded, masks={}) if mistaken else loaded
         train_tokens, test_tokens = (tokenize(loaded, [*rows["text"]], settings.max_tokens) for rows in (train, test))

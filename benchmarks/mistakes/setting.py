@@ -20,10 +20,11 @@ class Setting:
     model: str
     ways: tuple[str, ...]
 
-    def load(self, keep_masks: bool = False) -> Loaded:
-        """The model afresh."""
+    def load(self, for_training: bool = False) -> Loaded:
+        """The model afresh; with its masks, if it is for training."""
         device = set_up(self.params.compute, self.params.seed)
-        return ready(materialize(Checkpoint(MODEL), recipe_folder(self.model)), device, keep_masks)
+        made = materialize(Checkpoint(MODEL), recipe_folder(self.model))
+        return ready(made, device.for_training() if for_training else device, keep_masks=for_training)
 
     def each_way(self) -> Iterator[bool]:
         """Whether to make the mistake, for each way that was asked for."""

@@ -1,27 +1,35 @@
 """Heads: features at the last real token, the logistic regression, and fine-tuning that holds the mask."""
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CPU, enclosing, load, magnitude_recipe, prose
+from conftest import CPU, TINY, Finished, changed_params, enclosing, load, magnitude_recipe, prose, write_params
 from hypothesis import given
 from hypothesis import strategies as st
+from inference.test_loading import feed_forwards, merged_by_three
+from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from stages.lib.evaluation.classification import fit_head, predict_classes, tokenize
 from stages.lib.evaluation.finetuning import fine_tune
 from stages.lib.files.errors import UserError
+from stages.lib.files.hashing import write_sums
+from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import by_length, features, last_real, last_states, pad, positions
 from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Classify
 from stages.lib.recipes.recipe import write_recipe
+from stages.lib.reporting.exporting import export
+from stages.lib.weights.families import family_of
 
 TEXTS = [prose(words, words) for words in (9, 3, 14, 1, 7)]
 
@@ -160,3 +168,153 @@ def test_predictions_are_right_where_the_class_is_predicted(loaded: Loaded, mode
     labels = dict(zip(rows["document"], rows["label"], strict=True))
     assert found["label"].tolist() == [labels[document] for document in found["document"]]
     assert found["probability"].between(0.5, 1).all()
+
+
+def reviews_of(labels: list[Any], start: int = 0) -> pd.DataFrame:
+    """A review for each label, whose last word is the label's."""
+    words = {0: "cat", 1: "dogs", 2: "rain"}
+    texts = [f"{prose(4, number)} {words[int(label)]}" for number, label in enumerate(labels, start)]
+    documents = [str(number) for number in range(start, start + len(labels))]
+    return pd.DataFrame({"document": documents, "text": texts, "label": labels})
+
+
+@pytest.mark.parametrize("mode", ["head", "all"])
+@pytest.mark.parametrize("labels", [[0, 2], [1, 2], [False, True], [0, 1, 2]])
+def test_predictions_are_labels_whatever_their_numbers(loaded: Loaded, mode: str, labels: list[Any]) -> None:
+    train = reviews_of(labels * 10)
+    test = train.sample(frac=1, random_state=1)  # so a head that maps its classes is right about them
+    settings = classify_settings(
+        mode=mode, train_examples=len(train), test_examples=len(test), epochs=20, regularization=100.0
+    )
+    found = predict_classes(loaded, train, test, settings, seed=0)
+    assert set(found["predicted"]) <= {int(label) for label in labels}
+    given = dict(zip(test["document"], test["label"], strict=True))
+    assert found["label"].tolist() == [int(given[document]) for document in found["document"]]
+    assert found["right"].tolist() == (found["label"] == found["predicted"]).astype(float).tolist()
+    assert found["right"].mean() > 0.8
+
+
+@pytest.mark.parametrize("mode", ["head", "all"])
+def test_training_reviews_that_lack_a_class_are_refused(loaded: Loaded, mode: str) -> None:
+    train, test = reviews_of([0, 2] * 20), reviews_of([0, 1, 2] * 8, start=100)
+    settings = classify_settings(mode=mode, train_examples=30, test_examples=20)
+    drawn = draw(train, 30, 0, "")["label"].value_counts()
+    says = f"lack a class ({drawn[0]} of class 0, 0 of class 1, {drawn[2]} of class 2); raise classify.train_examples"
+    with pytest.raises(UserError, match=re.escape(says)):
+        predict_classes(loaded, train, test, settings, seed=0)
+
+
+def test_test_reviews_may_lack_a_class(loaded: Loaded) -> None:
+    train = reviews_of([0, 1, 2] * 10)
+    test = train[train["label"] == 2]
+    settings = classify_settings(mode="head", train_examples=30, regularization=100.0)
+    assert predict_classes(loaded, train, test, settings, seed=0)["right"].mean() > 0.8
+
+
+def test_a_head_that_does_not_converge_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few data need 1000 iterations, so fewer are allowed."""
+    generator = np.random.default_rng(0)
+    train, labels = generator.normal(size=(200, 20)).astype("float32"), generator.integers(0, 2, 200)
+    np.testing.assert_allclose(fit_head(train, labels, train, 1.0, seed=0).sum(axis=1), 1)
+    monkeypatch.setattr(
+        "sklearn.linear_model.LogisticRegression", lambda **named: LogisticRegression(**named | {"max_iter": 2})
+    )
+    with pytest.raises(UserError, match=r"did not converge in 1000 iterations; lower classify\.regularization"):
+        fit_head(train, labels, train, 1.0, seed=0)
+
+
+@pytest.mark.parametrize("mode", ["head", "all"])
+def test_a_review_without_tokens_is_refused(loaded: Loaded, mode: str) -> None:
+    rows = reviews_of([0, 1] * 20)
+    rows.loc[7, "text"] = ""
+    settings = classify_settings(mode=mode, train_examples=40)
+    with pytest.raises(UserError, match="review 7 has no tokens, so no state to read; remove it from the reviews"):
+        predict_classes(loaded, rows, reviews_of([0, 1] * 8, start=100), settings, seed=0)
+
+
+@pytest.mark.parametrize("mode", ["head", "all"])
+def test_features_that_are_not_finite_are_one_line(tiny_folder: Path, original: Path, mode: str) -> None:
+    loaded = load(tiny_folder, original, CPU)
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight[loaded.tokenizer("rain")["input_ids"][-1]] = torch.nan
+    rows, test = reviews_of([0, 1] * 12), reviews_of([2, 0] * 8, start=100)
+    test["label"] = 0
+    with pytest.raises(UserError, match=r"not finite"):
+        predict_classes(loaded, rows, test, classify_settings(mode=mode), seed=0)
+
+
+# Merged blocks and few bits.
+
+
+def test_merged_blocks_are_fine_tuned_as_one(
+    tiny_folder: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """One step, against AdamW over leaves that are shared explicitly."""
+    base, family = tmp_path / "base", family_of(tiny_folder).model_type
+    depth = {"llama": "num_hidden_layers", "gpt2": "n_layer"}[family]
+    no_dropout = {"embd_pdrop": 0, "attn_pdrop": 0, "resid_pdrop": 0} if family == "gpt2" else {}
+    TINY[family](**{depth: 4}, **no_dropout).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    write_sums(base)
+    loaded = load(base, merged_by_three(base, tmp_path / "merged"), CPU)
+    (tmp_path / "out").mkdir()
+    export(base, tmp_path / "merged", tmp_path / "out")
+    body = AutoModelForCausalLM.from_pretrained(tmp_path / "out").base_model
+    train, labels = cats_and_dogs(loaded, 8)
+    settings = classify_settings(batch_size=8, epochs=1)
+    fine_tune(loaded, train, labels, train, settings, 2, seed=3)
+
+    torch.manual_seed(3)
+    head = torch.nn.Linear(32, 2)
+    torch.nn.init.normal_(head.weight, std=0.2)
+    torch.nn.init.zeros_(head.bias)
+    prefix = f"{loaded.model.base_model_prefix}."
+    group = {name: names[0] for names in feed_forwards(base) for name in names}
+    leaves: dict[str, torch.Tensor] = {}
+    for name, weight in body.named_parameters():
+        one = group.get(prefix + name, prefix + name).removeprefix(prefix)
+        leaves[name] = leaves[one] if one in leaves else weight.detach().clone().requires_grad_()
+    distinct = list({id(leaf): leaf for leaf in leaves.values()}.values())
+    optimizer = torch.optim.AdamW([*distinct, *head.parameters()], lr=0.003, weight_decay=0.0)
+    states = [
+        torch.func.functional_call(body, leaves, (torch.tensor([text]),)).last_hidden_state[0, -1] for text in train
+    ]
+    torch.nn.functional.cross_entropy(head(torch.stack(states)), torch.from_numpy(labels)).backward()
+    optimizer.step()
+    for name, leaf in leaves.items():
+        if not name.endswith("c_attn.bias"):  # keys' biases: their gradient is rounding, AdamW makes whole steps of it
+            difference = (loaded.body.get_parameter(name) - leaf).abs()
+            assert (difference > 1e-4).float().mean() < 0.01, name
+    for name, one in group.items():
+        assert torch.equal(loaded.model.get_parameter(name), loaded.model.get_parameter(one))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_few_bits_fine_tune_as_many_weights_as_float32(
+    project: Path, run_stage: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """At the default learning rate, whose steps bfloat16 weights would not notice and float16 would not survive."""
+    path, moved = project / "mine/model/model.safetensors", {}
+    dense = {name: weight.bfloat16().float() for name, weight in load_file(path).items()}  # so loading changes none
+    save_file(dense, path, metadata={"format": "pt"})
+
+    def measured(loaded: Loaded, *others: Any) -> Any:
+        found = features(loaded, *others)
+        weights = {name: weight.float() for name, weight in loaded.model.named_parameters()}
+        changes = [(weights[name] != old)[old != 0] for name, old in dense.items() if "layers" in name]
+        moved[chosen] = float(torch.cat(changes).float().mean())
+        pruned = sum(int((weights[name][mask] != 0).sum()) for name, mask in loaded.masks.items())
+        assert loaded.masks
+        assert pruned == 0
+        return found
+
+    for stage in (("download", "model"), ("download", "text"), ("download", "reviews"), ("prune",), ("recover",)):
+        assert run_stage(*stage).status == 0
+    monkeypatch.setattr("stages.lib.evaluation.finetuning.features", measured)
+    for chosen in ("float32", dtype):
+        changes = {"classify.mode": "all", "classify.learning_rate": 2e-5, "compute.dtype": chosen}
+        write_params(project, changed_params(changes))
+        finished = run_stage("classify", "pruned")
+        assert finished.status == 0, finished.err
+    assert moved["float32"] > 0.5
+    assert moved[dtype] == pytest.approx(moved["float32"], rel=0.05)

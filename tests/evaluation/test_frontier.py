@@ -104,6 +104,11 @@ def test_the_picture(points: pd.DataFrame, tmp_path: Path) -> None:
         draw_frontier(points, perplexity, sizes, folder / "frontier.svg")
     assert (tmp_path / "one/frontier.svg").read_bytes() == (tmp_path / "other/frontier.svg").read_bytes()
     comments = (tmp_path / "one/frontier.svg").read_text()
-    for text in ("wanda, 20 steps of recovery", "original", "merged_2", "effective parameters, millions"):
+    for text in (
+        "wanda, 20 steps of recovery",
+        "original",
+        "merged_2",
+        "effective parameters, millions: non-zero entries, shared tensors once per block",
+    ):
         assert f"<!-- {text} -->" in comments
     ElementTree.parse(tmp_path / "one/frontier.svg")

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from stages.lib.evaluation.sensitivity import score_points
 from stages.lib.figures.tables import sensitivity_tables
+from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
 from stages.lib.inference.blockwise import BlockInputs
 from stages.lib.inference.likelihood import TokenizedText, negative_log_likelihoods, tokenize
@@ -64,7 +65,8 @@ def tables(loaded: Loaded, text: TokenizedText) -> Tables:
 
 
 def perplexity_of(loaded: Loaded, text: TokenizedText) -> float:
-    return float(np.exp(np.nanmean(negative_log_likelihoods(loaded, text, SETTINGS))))
+    losses, scored = negative_log_likelihoods(loaded, text, SETTINGS)
+    return float(np.exp(losses[scored].mean()))
 
 
 def zeroed(folder: Path, original: Path, names: list[str], sparsity: float) -> Loaded:
@@ -162,3 +164,10 @@ def test_one_window_has_no_interval(loaded: Loaded, tmp_path: Path) -> None:
         assert table[["perplexity", "ratio"]].notna().all(axis=None)
         assert table[["perplexity_low", "perplexity_high", "ratio_low", "ratio_high"]].isna().all(axis=None)
     draw_sensitivity(tables, 0.5, tmp_path / "sensitivity.svg")
+
+
+def test_a_loss_that_is_not_finite_ends_the_stage(loaded: Loaded, text: TokenizedText) -> None:
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight[text.tokens[5]] = torch.inf
+    with pytest.raises(UserError, match=r"the losses of window \d+ are not finite in float32"):
+        score_points(loaded, text, Settings(sparsities=[0.2], alone=0.5, tokens=100), SETTINGS)

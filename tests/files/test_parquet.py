@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.parquet import ROWS_AT_ONCE, read_table, write_table
@@ -64,3 +66,13 @@ def test_a_table_without_a_hash(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(UserError, match="its content does not match its hash"):
         read_table(tmp_path / "a.parquet")
+
+
+def test_a_lack_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise pa.ArrowMemoryError("malloc of size 99 failed")
+
+    write_table(pd.DataFrame({"a": [1]}), tmp_path / "table")
+    monkeypatch.setattr(parquet, "read_table", fail)
+    with pytest.raises(MemoryError):
+        read_table(tmp_path / "table")

@@ -18,6 +18,7 @@ from stages.lib.evaluation.perplexity import score
 from stages.lib.figures.definitions import FIGURES, estimates
 from stages.lib.files.errors import UserError
 from stages.lib.inference import likelihood
+from stages.lib.inference.device import Device
 from stages.lib.inference.likelihood import SEPARATOR, tokenize, windows
 from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Perplexity
@@ -192,3 +193,46 @@ def test_the_pruned_model_is_scored_on_the_same_tokens(loaded: Loaded) -> None:
     after = score(loaded, DOCUMENTS, settings(64, 64))
     assert before[["document", "window", "tokens", "bytes"]].equals(after[["document", "window", "tokens", "bytes"]])
     assert not np.allclose(before["nll"], after["nll"])
+
+
+def overflowing(folder: Path, original: Path, dtype: torch.dtype) -> Loaded:
+    """A model in which the numbers at one token exceed float16, and no others do."""
+    loaded = load(folder, original, Device(torch.device("cpu"), dtype))
+    token = loaded.tokenizer("café")["input_ids"][-1]
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight[token] *= 4e5
+    return loaded
+
+
+def test_losses_that_are_not_finite_end_the_scoring(tiny_folder: Path, original: Path) -> None:
+    """Left out, they would make another text of it, and another one again of a pruned model."""
+    says = r"the losses of window \d+ are not finite in float16; set compute\.dtype to float32 in params\.yaml"
+    with pytest.raises(UserError, match=says):
+        score(overflowing(tiny_folder, original, torch.float16), DOCUMENTS, settings(64, 64))
+    scores = score(overflowing(tiny_folder, original, torch.float32), DOCUMENTS, settings(64, 64))
+    assert np.isfinite(scores["nll"]).all()
+
+
+def test_the_window_is_named(loaded: Loaded) -> None:
+    text = tokenize(loaded.tokenizer, DOCUMENTS)
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight[text.tokens[200]] = torch.nan
+    first = int(np.flatnonzero(text.tokens == text.tokens[200])[0]) // 64
+    with pytest.raises(UserError, match=rf"the losses of window {first} are not finite .*repair the model"):
+        score(loaded, DOCUMENTS, settings(64, 64))
+
+
+def test_a_large_loss_is_a_loss(loaded: Loaded) -> None:
+    """A model that is destroyed, but computes, is scored."""
+    with torch.no_grad():
+        loaded.model.get_output_embeddings().weight *= 1e5
+    scores = score(loaded, DOCUMENTS, settings(64, 64))
+    assert scores["nll"].sum() / scores["tokens"].sum() > 709  # whose exponential is no float64
+
+
+def test_what_is_not_scored_has_a_mask(loaded: Loaded) -> None:
+    text = tokenize(loaded.tokenizer, DOCUMENTS)
+    losses, scored = likelihood.negative_log_likelihoods(loaded, text, settings(64, 64))
+    assert np.flatnonzero(~scored).tolist() == list(range(0, len(text.tokens), 64))
+    assert np.isfinite(losses).all()
+    assert (losses[scored] > 0).all()

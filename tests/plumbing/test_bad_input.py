@@ -201,6 +201,22 @@ def drop_tensor(model: Path) -> None:
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
 
 
+def add_tensor(name: str, *shape: int) -> Callable[[Path], None]:
+    def change(model: Path) -> None:
+        weights = load_file(model / "model.safetensors")
+        save_file(weights | {name: torch.ones(shape)}, model / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def in_dtype(dtype: torch.dtype) -> Callable[[Path], None]:
+    def change(model: Path) -> None:
+        weights = load_file(model / "model.safetensors")
+        save_file({name: weight.to(dtype) for name, weight in weights.items()}, model / "model.safetensors")
+
+    return change
+
+
 BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing": (shutil.rmtree, "mine/model: not found; correct the path in params.yaml"),
     "empty": (empty, "mine/model: is empty; give a Hugging Face model folder"),
@@ -217,6 +233,30 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a tensor missing": (drop_tensor, "lacks model.layers.1.mlp.up_proj.weight"),
     "NaN": (set_weight(float("nan")), "model.layers.1.mlp.up_proj.weight holds NaN or infinite weights; repair"),
     "infinite": (set_weight(float("-inf")), "holds NaN or infinite weights; repair"),
+    "an adapter": (
+        lambda m: (m / "adapter_config.json").write_text("{}") and None,
+        "model: holds an adapter (adapter_c",
+    ),
+    "an adapter's weights": (
+        lambda m: (m / "adapter_model.safetensors").write_bytes(b"x") and None,
+        "which would be left out; merge it into the weights (in peft: merge_and_unload), or remove it",
+    ),
+    "a bias": (
+        add_tensor("model.layers.0.self_attn.q_proj.bias", 32),
+        "mine/model: holds model.layers.0.self_attn.q_proj.bias, which the model of its config.json has no place for",
+    ),
+    "a block more": (
+        set_config(num_hidden_layers=1),
+        "holds model.layers.1.input_layernorm.weight, which the",
+    ),
+    "a classifier": (
+        add_tensor("score.weight", 2, 32),
+        "holds score.weight, which the model of its config.json",
+    ),
+    "float64": (in_dtype(torch.float64), "mine/model: model.embed_tokens.weight is F64; save the model as float32"),
+    "float8": (in_dtype(torch.float8_e4m3fn), "mine/model: model.embed_tokens.weight is F8_E4M3; save the model as"),
+    "a text for a number": (set_config(hidden_size="32"), "mine/model/config.json: describes no model ("),
+    "heads that do not fit": (set_config(num_attention_heads=5), "mine/model/config.json: describes no model ("),
     "no tokenizer": (remove("tokenizer.json", "tokenizer_config.json"), "holds no tokenizer that can be read"),
 }
 
@@ -228,6 +268,79 @@ def test_model_folder(project: Path, run_stage: RunStage, change: Callable[[Path
     change(project / "mine" / "model")
     assert_one_line(run_stage("download", "model"), 1, "download@model: ", says)
     assert contents(project / "data") == before
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("said", ["float32", "float16", "bfloat16"])
+def test_the_dtype_is_that_of_the_file(project: Path, run_stage: RunStage, stored: str, said: str) -> None:
+    model = project / "mine" / "model"
+    set_weight(1e4 / 3)(model)
+    in_dtype(getattr(torch, stored))(model)
+    set_config(dtype=said)(model)
+    finished = run_stage("download", "model")
+    assert finished.status == 0, finished.err
+    given, kept = (load_file(folder / "model.safetensors") for folder in (model, Path("data/model")))
+    assert {weight.dtype for weight in kept.values()} == {getattr(torch, stored)}
+    assert all(torch.equal(kept[name], weight) for name, weight in given.items())
+
+
+def test_weights_beyond_float16_under_a_config_that_says_so(project: Path, run_stage: RunStage) -> None:
+    set_weight(1e5)(project / "mine" / "model")
+    set_config(dtype="float16")(project / "mine" / "model")
+    finished = run_stage("download", "model")
+    assert finished.status == 0, finished.err
+    assert load_file("data/model/model.safetensors")["model.layers.1.mlp.up_proj.weight"][3, 4] == 1e5
+
+
+def test_dtypes_together_get_one_that_holds_them(project: Path, run_stage: RunStage) -> None:
+    path = project / "mine" / "model" / "model.safetensors"
+    dtypes = {"mlp": torch.float16, "self_attn": torch.bfloat16}
+    given = {
+        name: weight.to(next((dtype for part, dtype in dtypes.items() if part in name), torch.bfloat16))
+        for name, weight in load_file(path).items()
+    }
+    save_file(given, path, metadata={"format": "pt"})
+    assert run_stage("download", "model").status == 0
+    kept = load_file("data/model/model.safetensors")
+    assert all(torch.equal(kept[name], weight.float()) for name, weight in given.items())
+
+
+def test_constants_of_old_files_are_no_weights(
+    project: Path, run_stage: RunStage, tiny_folders: dict[str, Path]
+) -> None:
+    """Attention's mask in GPT-2, and the frequencies of Llama's positions."""
+    model = project / "mine" / "model"
+    add_tensor("model.layers.0.self_attn.rotary_emb.inv_freq", 4)(model)
+    assert run_stage("download", "model").status == 0
+    shutil.rmtree(model)
+    shutil.copytree(tiny_folders["gpt2"], model)
+    add_tensor("transformer.h.0.attn.bias", 1, 1, 128, 128)(model)
+    add_tensor("transformer.h.0.attn.masked_bias")(model)
+    finished = run_stage("download", "model")
+    assert finished.status == 0, finished.err
+    given = load_file(tiny_folders["gpt2"] / "model.safetensors")
+    kept = load_file("data/model/model.safetensors")
+    assert kept.keys() == given.keys()
+
+
+def test_a_head_that_differs_from_the_embedding_is_its_own(project: Path, run_stage: RunStage) -> None:
+    """Even where the config says that they are tied."""
+    add_tensor("lm_head.weight", 320, 32)(project / "mine" / "model")
+    assert run_stage("download", "model").status == 0
+    assert not json.loads(Path("data/model/config.json").read_text())["tie_word_embeddings"]
+    finished = shrunk_by(project, run_stage, compare__variants=["pruned-tied-head"])
+    assert_one_line(finished, 1, "its head is not tied to the token embedding")
+
+
+def test_a_tokenizer_larger_than_the_model(project: Path, run_stage: RunStage) -> None:
+    model = project / "mine" / "model"
+    weights = load_file(model / "model.safetensors")
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:280].clone()
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    set_config(vocab_size=280)(model)
+    for item in ("model", "text"):
+        assert run_stage("download", item).status == 0
+    assert_one_line(run_stage("baseline_ppl"), 1, "the tokenizer gives token", "the model has 280 tokens from 0; give")
 
 
 def write(name: str, content: bytes) -> Callable[[Path], None]:

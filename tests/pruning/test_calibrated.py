@@ -1,17 +1,22 @@
 """Methods that prune on text against the formulas of their papers, written apart, on models of both families."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from conftest import CPU, load, prose
+from conftest import CPU, ROOT, Finished, changed_params, load, prose, write_params
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from stages.lib.files.errors import UserError
+from stages.lib.files.rows import unscored_documents
 from stages.lib.inference.calibration import calibration_windows
+from stages.lib.inference.device import Device
 from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.calibrated import calibrated_masks
 from stages.lib.pruning.importance import LEAST_GROWTH, OUTLIER, block_sensitivities, outlier_shares
@@ -19,6 +24,7 @@ from stages.lib.pruning.method import OnText
 from stages.lib.pruning.methods import method_named
 from stages.lib.pruning.sparsegpt import input_products, sparsegpt_mask
 from stages.lib.recipes.choosing import spread
+from stages.lib.recipes.recipe import materialize
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.families import family_of
 
@@ -147,13 +153,111 @@ def test_sparsegpt_in_several_groups_of_columns() -> None:
     assert np.linalg.norm(read @ weight.T - read @ pruned.double().numpy().T) < 0.9 * before
 
 
-def test_sparsegpt_on_an_input_that_is_never_there() -> None:
+def reference_sparsegpt(weight: torch.Tensor, read: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """Algorithm 1 as the authors' code has it, in one group of columns: what is pruned is zero afterwards."""
+    weight, products = weight.clone().double(), (read.T @ read).double()
+    dead = products.diagonal() == 0
+    products[dead, dead] = 1
+    weight[:, dead] = 0
+    products += 0.01 * products.diagonal().mean() * torch.eye(len(products))
+    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(products)), upper=True)
+    scores = weight**2 / factor.diagonal() ** 2
+    threshold = scores.flatten().sort().values[int(scores.numel() * sparsity)]
+    mask = scores <= threshold
+    for column in range(weight.shape[1]):
+        kept = weight[:, column].masked_fill(mask[:, column], 0)
+        error = (weight[:, column] - kept) / factor[column, column]
+        weight[:, column:] -= error[:, None] * factor[column, column:]
+        weight[:, column] = kept
+    return weight
+
+
+def test_weights_of_an_input_that_is_never_there_go_first() -> None:
+    weight = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    read = torch.randn(50, 8, generator=torch.Generator().manual_seed(1))
+    read[:, 3], weight[:, 3] = 0, 5  # large weights, which the score without the input would keep
+    expected = reference_sparsegpt(weight, read, 3.5 / 32)  # the threshold itself is pruned, too
+    pruned = weight.clone()
+    mask = sparsegpt_mask(pruned, input_products(read), "layer", 4)
+    assert mask.sum() == 4
+    assert mask[:, 3].all()
+    torch.testing.assert_close(pruned, expected.float())
+
+
+@pytest.mark.parametrize("k", [2, 4, 10])
+def test_exactly_k_with_an_input_that_is_never_there(k: int) -> None:
     weight = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     read = torch.randn(50, 8, generator=torch.Generator().manual_seed(1))
     read[:, 3] = 0
-    mask = sparsegpt_mask(weight, input_products(read), "layer", 10)
-    assert mask.sum() == 10
-    assert torch.isfinite(weight).all()
+    before = weight.clone()
+    mask = sparsegpt_mask(weight, input_products(read), "layer", k)
+    assert mask.sum() == (weight == 0).sum() == k
+    assert mask[:, 3].sum() == min(k, 4)
+    kept = ~torch.from_numpy(mask[:, 3])
+    assert torch.equal(weight[kept, 3], before[kept, 3])  # it makes up for nothing, and nothing for it
+    if k == 10:
+        torch.testing.assert_close(weight, reference_sparsegpt(before, read, 9.5 / 32).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_loaded_is_what_sparsegpt_gave_on_a_base_with_zeros(
+    project: Path, run_stage: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros of the base that are not pruned get a share of the compensation, and keep it."""
+    monkeypatch.setattr("stages.lib.pruning.sparsegpt.COLUMNS_AT_ONCE", 8)  # some have more zeros than are pruned
+    path = project / "mine/model/model.safetensors"
+    weights = load_file(path)
+    generator = torch.Generator().manual_seed(0)
+    for weight in weights.values():
+        weight[torch.rand(weight.shape, generator=generator) < (0.45 if weight.ndim > 1 else 0)] = 0
+    save_file(weights, path, metadata={"format": "pt"})
+    write_params(project, changed_params({"prune.method": "sparsegpt", "prune.sparsity": 0.5}))
+    for stage in (("download", "model"), ("download", "text"), ("prune",)):
+        finished = run_stage(*stage)
+        assert finished.status == 0, finished.err
+    base = Path("data/model")
+    loaded = load(base, ROOT / "data/original", CPU)
+    documents = unscored_documents(Path("data/text"))
+    sizes = [sum(Checkpoint(base).size(name) for name in loaded.family.weights([block])) for block in (0, 1)]
+    texts = calibration_windows(loaded, documents, 64, "")
+    masks = dict(calibrated_masks(loaded, texts, spread(sum(sizes) // 2, sizes), on_text("sparsegpt"), "layer"))
+    found = materialize(Checkpoint(base), Path("data/pruned")).weights
+    revived = 0
+    for name, mask in masks.items():
+        given = loaded.model.get_parameter(name).detach()
+        step = (given - weights[name]).masked_fill(torch.from_numpy(mask), 0).abs().amax(dim=1, keepdim=True) / 127
+        assert ((found[name] - given).abs() <= step * 0.501 + 1e-6).all(), name
+        revived += int(((weights[name] == 0) & (given != 0)).sum())
+    assert revived > 10
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+def test_inputs_that_are_not_finite_are_one_line(tiny_folder: Path, original: Path, method: str) -> None:
+    loaded = load(tiny_folder, original, CPU)
+    texts = windows(loaded)
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight[texts[0][0, 9]] = torch.inf
+    first = Checkpoint(tiny_folder).prunable[0]
+    says = rf"the sums over the inputs of {first} are not finite in float32; repair the model"
+    with pytest.raises(UserError, match=says):
+        dict(calibrated_masks(loaded, texts, [10, 10], on_text(method), "layer"))
+
+
+@pytest.mark.parametrize("budget", [outlier_shares, partial(block_sensitivities, sparsity=0.5)])
+def test_budgets_of_a_model_that_overflows_are_one_line(
+    tiny_folder: Path, original: Path, budget: Callable[..., list[float]]
+) -> None:
+    loaded = load(tiny_folder, original, Device(torch.device("cpu"), torch.float16))
+    with torch.no_grad():
+        for weight in loaded.model.parameters():
+            weight.mul_(300)
+    with pytest.raises(UserError, match=r"not finite in float16; set compute\.dtype to float32 in params\.yaml"):
+        budget(loaded, windows(loaded))
+
+
+def test_products_that_cannot_be_inverted_are_one_line() -> None:
+    products = -torch.eye(8)  # as rounding leaves them, at worst
+    with pytest.raises(UserError, match=r"sparsegpt cannot invert .*; raise prune\.calibration_tokens, or set"):
+        sparsegpt_mask(torch.ones(4, 8), products, "layer", 4)
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.999, 1])

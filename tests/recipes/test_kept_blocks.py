@@ -1,17 +1,19 @@
 """compressed_n: the model of the kept blocks, its config, its caches and its counts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import CPU, TINY, load
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
 from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.recipe import materialize, write_recipe
 from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.families import FAMILIES, LLAMA
 
 KEPT = [0, 2, 4]
 DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}
@@ -79,3 +81,36 @@ def test_numbers_with_two_digits_are_not_mixed_up(deep_folder: Path, tmp_path: P
 def test_a_block_that_is_not_there(deep_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the recipe keeps block 12"):
         load(deep_folder, keep(deep_folder, [0, 12], tmp_path / "recipe"), CPU)
+
+
+def test_settings_of_each_block_are_those_of_the_kept_ones(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Qwen3 has them: its config says for each block which kind of attention it has."""
+    monkeypatch.setitem(FAMILIES, "qwen3", replace(LLAMA, model_type="qwen3"))
+    kinds = ["full_attention", "sliding_attention", "full_attention", "sliding_attention"]
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        layer_types=kinds,
+        sliding_window=8,
+        use_sliding_window=True,
+        eos_token_id=[0, 1, 2, 3],
+        initializer_range=0.2,
+    )
+    Qwen3ForCausalLM(config).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    write_sums(tmp_path / "base")
+    base, ids = load(tmp_path / "base", original, CPU), torch.arange(40)[None]
+    for block in (0, 2):
+        base.body.layers[block].forward = lambda hidden_states, *others, **named: hidden_states
+    kept = load(tmp_path / "base", keep(tmp_path / "base", [1, 3], tmp_path / "recipe"), CPU)
+    assert kept.model.config.layer_types == [kinds[1], kinds[3]]
+    assert kept.model.config.eos_token_id == [0, 1, 2, 3]
+    assert torch.equal(kept.model(ids).logits, base.model(ids).logits)

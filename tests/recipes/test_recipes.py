@@ -10,16 +10,16 @@ import pytest
 import torch
 from conftest import CPU, TINY, load, magnitude_recipe
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
-from stages.lib.recipes.changed import Changed, write_changes
+from stages.lib.recipes.changed import Changed
 from stages.lib.recipes.kept_blocks import KeptBlocks
-from stages.lib.recipes.magnitude import MagnitudePruned
+from stages.lib.recipes.magnitude import MagnitudePruned, weights_in
 from stages.lib.recipes.merged import MergedFeedForward, merge, write_permutations
 from stages.lib.recipes.other_checkpoint import OtherCheckpoint
-from stages.lib.recipes.recipe import Recipe, materialize, read_recipe, write_recipe
+from stages.lib.recipes.recipe import Recipe, materialize, read_recipe, write_changed, write_recipe
 from stages.lib.recipes.scoped_mask import ScopedMask
 from stages.lib.recipes.stored_mask import StoredMask
 from stages.lib.weights.checkpoint import Checkpoint
@@ -156,10 +156,11 @@ def test_a_missing_recipe_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
 def change(recipe: Recipe, base: Path, folder: Path) -> Changed:
     """A recipe with all of its non-zero weights changed a little."""
     assert isinstance(recipe, StoredMask)
+    write_recipe(recipe, folder)
     before = materialize(Checkpoint(base), folder).weights
     torch.manual_seed(0)
     after = {name: torch.where(old == 0, 0, old + 0.01 * torch.randn(old.shape)) for name, old in before.items()}
-    return Changed(of=recipe, by="recovery", changes_sha256=write_changes(before, after, folder))
+    return write_changed(recipe, after, "recovery", Checkpoint(base), folder)
 
 
 def make(kind: str, base: Path, folder: Path) -> Recipe:
@@ -258,3 +259,20 @@ def test_a_head_of_its_own_is_not_tied(tmp_path: Path) -> None:
     TINY["llama"](tie_word_embeddings=False).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="its head is not tied to the token embedding"):
         magnitude_recipe(tmp_path, 5, "tied-head")
+
+
+@pytest.mark.parametrize("family", list(TINY))
+def test_a_config_that_says_nothing_of_the_head_is_read_as_transformers_reads_it(
+    tiny_folders: dict[str, Path], tmp_path: Path, family: str
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_folders[family], base)
+    config = json.loads((base / "config.json").read_text())
+    config.pop("tie_word_embeddings", None)
+    (base / "config.json").write_text(json.dumps(config))
+    assert AutoConfig.from_pretrained(base).tie_word_embeddings == (family == "gpt2")
+    if family == "gpt2":
+        assert weights_in("tied-head", Checkpoint(base)) == ["transformer.wte.weight"]
+    else:
+        with pytest.raises(UserError, match="its head is not tied to the token embedding"):
+            weights_in("tied-head", Checkpoint(base))

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,18 +15,26 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import CPU, TINY, Finished, changed_params, load, prose, write_jsonl, write_params
+from conftest import CPU, ROOT, TINY, Finished, changed_params, load, prose, write_jsonl, write_params
+from inference.test_loading import feed_forwards, merged_by_three
 from repository import ENVIRONMENT, Repository, ran
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from stages.lib.files.errors import UserError
+from stages.lib.files.hashing import write_sums
+from stages.lib.inference.device import Device, set_up
 from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Recover
 from stages.lib.recipes.recipe import materialize
 from stages.lib.recovery.schedule import learning_rate, windows_per_step
+from stages.lib.recovery.states import CODE, save_state
 from stages.lib.recovery.training import train, training_windows
+from stages.lib.reporting.exporting import export
 from stages.lib.weights.checkpoint import Checkpoint
 
 RunStage = Callable[..., Finished]
@@ -136,6 +145,222 @@ def test_it_is_deterministic_and_learns(tiny_folder: Path, original: Path, tmp_p
     assert all(torch.equal(one, other) for one, other in zip(runs[0][1], runs[1][1], strict=True))
     losses = [row["loss"] for row in runs[0][0]]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+# Merged models.
+
+
+def with_shared_leaves(model: torch.nn.Module, base: Path) -> dict[str, torch.Tensor]:
+    """Each weight as a leaf of its own by all its names, merged ones as one leaf."""
+    leaves: dict[str, torch.Tensor] = {}
+    group = {name: names[0] for names in feed_forwards(base) for name in names}
+    for name, weight in model.named_parameters():
+        one = group.get(name, name)
+        leaves[name] = leaves[one] if one in leaves else weight.detach().clone().requires_grad_()
+    return leaves
+
+
+def test_merged_blocks_are_trained_as_one(
+    tiny_folders: dict[str, Path], original: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Against AdamW over leaves that are shared explicitly."""
+    base = tmp_path / "base"
+    TINY["llama"](num_hidden_layers=4).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    write_sums(base)
+    loaded = load(base, merged_by_three(base, tmp_path / "merged"), CPU)
+    (tmp_path / "out").mkdir()
+    export(base, tmp_path / "merged", tmp_path / "out")
+    copies = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    chosen = settings(objective="lm", steps=3)
+    windows = training_windows(loaded, DOCUMENTS, chosen, 0)
+    leaves = with_shared_leaves(copies, base)
+    distinct = list({id(leaf): leaf for leaf in leaves.values()}.values())
+    zeros = [(leaf == 0) & (leaf.ndim > 1) for leaf in distinct]
+    optimizer = torch.optim.AdamW(distinct, weight_decay=0.0)
+    for step, window in enumerate(windows):
+        optimizer.param_groups[0]["lr"] = learning_rate(step, chosen)
+        optimizer.zero_grad()
+        given = {"input_ids": window[None]}
+        logits = torch.func.functional_call(copies, leaves, (), given).logits
+        functional.cross_entropy(logits[0, :-1], window[1:]).backward()
+        for leaf, mask in zip(distinct, zeros, strict=True):
+            leaf.grad[mask] = 0
+        torch.nn.utils.clip_grad_norm_(distinct, 1.0)
+        optimizer.step()
+    train(loaded, None, windows, chosen, tmp_path / "states")
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(loaded.model.get_parameter(name), leaf, rtol=1e-3, atol=1e-5)
+
+
+def test_a_merged_model_stays_merged(project: Path, run_stage: RunStage) -> None:
+    prepare(project, run_stage, compare__variants=["merged_2"])
+    for stage in (("shrink",), ("recover_others", "merged_2"), ("export", "out", "--model", "merged_2")):
+        finished = run_stage(*stage)
+        assert finished.status == 0, finished.err
+    checkpoint, recipe = Checkpoint(Path("data/model")), Path("data/recovered/merged_2")
+    before = materialize(checkpoint, Path("data/variants/merged_2")).weights
+    after = materialize(checkpoint, recipe).weights
+    stored = load_file(recipe / "changes.safetensors")
+    for matrix in ("gate", "up", "down"):
+        first, second = (f"model.layers.{block}.mlp.{matrix}_proj.weight" for block in (0, 1))
+        assert after[first] is after[second]
+        assert not torch.equal(after[first], before[first])
+        assert first in stored
+        assert second not in stored
+    ids = torch.arange(5, 60)[None]
+    exported = AutoModelForCausalLM.from_pretrained("out").eval()
+    assert torch.equal(exported(ids).logits, load(Path("data/model"), recipe, CPU).model(ids).logits)
+
+
+# Precision.
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_few_bits_train_as_many_weights_as_float32(
+    project: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """At a learning rate whose steps bfloat16 weights would not notice."""
+    moved = {}
+
+    def keep(before: Any, weights: dict[str, torch.Tensor], *others: Any) -> None:
+        after = {name: weight.clone() for name, weight in weights.items()}
+        dense = load_file("data/model/model.safetensors")
+        changes = [(after[name].float() != weight)[weight != 0] for name, weight in dense.items() if weight.ndim > 1]
+        moved[chosen] = float(torch.cat(changes).float().mean())
+
+    prepare(project, run_stage, recover__learning_rate=2e-5, prune__sparsity=0)
+    monkeypatch.setattr("stages.lib.recipes.recipe.write_changed", keep)
+    for chosen in ("float32", dtype):
+        changes = {"recover.steps": 6, "recover.learning_rate": 2e-5, "prune.sparsity": 0, "compute.dtype": chosen}
+        write_params(project, changed_params(changes))
+        finished = run_stage("recover")
+        assert finished.status == 0, finished.err
+    assert moved["float32"] > 0.8
+    assert moved[dtype] == pytest.approx(moved["float32"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "computed"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "float32")]
+)
+def test_training_computes_in_the_dtype_of_the_params(
+    tiny_folder: Path, original: Path, tmp_path: Path, dtype: str, computed: str
+) -> None:
+    device = Device(torch.device("cpu"), getattr(torch, dtype)).for_training()
+    model, seen = load(tiny_folder, original, device), set()
+    matrix = model.model.get_submodule(model.family.weight(0, model.family.matrices[0]).removesuffix(".weight"))
+    matrix.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    train(model, None, training_windows(model, DOCUMENTS, settings(), 0), settings(objective="lm"), tmp_path)
+    assert seen == {getattr(torch, computed)}
+    assert {weight.dtype for weight in model.model.parameters()} == {torch.float32}
+
+
+# The saved states.
+
+
+def test_one_process_and_one_window_whatever_devices_there_are(
+    tiny_folder: Path, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step is `tokens_per_step` tokens on every machine; nothing spreads it over several devices."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    model, seen = load(tiny_folder, original, CPU), []
+    model.model.register_forward_pre_hook(
+        lambda module, given, named: seen.append(tuple(named["input_ids"].shape)), with_kwargs=True
+    )
+    train(model, None, training_windows(model, DOCUMENTS, settings(), 0), settings(objective="lm"), tmp_path)
+    assert seen == [(1, 32)] * 6
+
+
+def test_a_single_step_trains(tiny_folder: Path, original: Path, tmp_path: Path) -> None:
+    model, before = load(tiny_folder, original, CPU), load(tiny_folder, original, CPU)
+    chosen = settings(objective="lm", steps=1)
+    train(model, None, training_windows(model, DOCUMENTS, chosen, 0), chosen, tmp_path)
+    changed = [not torch.equal(*pair) for pair in zip(model.model.parameters(), before.model.parameters(), strict=True)]
+    assert all(changed)
+
+
+def test_a_model_that_overflows_is_not_told_to_learn_slower(tiny_folder: Path, original: Path, tmp_path: Path) -> None:
+    model = load(tiny_folder, original, CPU.for_training())
+    with torch.no_grad():
+        model.model.get_input_embeddings().weight[1:] = torch.inf
+    windows = training_windows(model, DOCUMENTS, settings(), 0)
+    with pytest.raises(UserError, match=r"the first losses of recovery are not finite .*; repair the model"):
+        train(model, None, windows, settings(objective="lm"), tmp_path)
+
+
+@pytest.fixture
+def interrupted(project: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A run that ended after four of six steps; the numbers of the steps that later runs begin with."""
+    prepare(project, run_stage)
+    begins: list[int] = []
+
+    def save_and_fail(folder: Path, model: Any, optimizer: Any, log: Any) -> None:
+        save_state(folder, model, optimizer, log)
+        if len(log) == 4:
+            raise UserError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.lib.recovery.training.save_state", save_and_fail)
+        assert "killed" in run_stage("recover").err
+    monkeypatch.setattr(
+        "stages.lib.recovery.training.tqdm", lambda steps, **named: begins.append(steps.start) or tqdm(steps, **named)
+    )
+    return begins
+
+
+def other_device(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = set_up
+
+    def other(*arguments: Any) -> Device:
+        return Device(torch.device("cpu", 0), resolved(*arguments).dtype)
+
+    monkeypatch.setattr("stages.lib.inference.device.set_up", other)
+
+
+def other_threads(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 99)
+
+
+def other_torch(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.__version__", "9.0.0")
+
+
+def other_code(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the library in which a module of recovery has one more line."""
+    copy = project / "copy"
+    shutil.copytree(ROOT / "stages", copy / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / "stages/lib/recovery/training.py").open("a") as module:
+        module.write("# another rule\n")
+    monkeypatch.setattr("stages.lib.recovery.states.__file__", str(copy / "stages/lib/recovery/states.py"))
+
+
+def other_settings(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_params(project, changed_params({"recover.steps": 6, "recover.learning_rate": 2e-3}))
+
+
+def test_an_interrupted_run_resumes(interrupted: list[int], run_stage: RunStage) -> None:
+    assert run_stage("recover").status == 0
+    assert interrupted == [4]
+
+
+@pytest.mark.parametrize("change", [other_device, other_threads, other_torch, other_code, other_settings])
+def test_a_state_of_another_run_is_not_resumed(
+    interrupted: list[int],
+    project: Path,
+    run_stage: RunStage,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path, pytest.MonkeyPatch], None],
+) -> None:
+    change(project, monkeypatch)
+    finished = run_stage("recover")
+    assert finished.status == 0, finished.err
+    assert interrupted == [0]
+
+
+def test_the_code_of_a_state_is_that_of_the_stage() -> None:
+    stage = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]["recover"]
+    packages = [name.removeprefix("stages/lib/") for name in stage["deps"] if name.startswith("stages/lib/")]
+    assert list(CODE) == packages
 
 
 # The text.

@@ -149,7 +149,7 @@ def test_merged_model_is_the_average_by_its_definition(
     family, dense = family_of(deep_folder), load_file(deep_folder / "model.safetensors")
     loaded, merger = gather(deep_folder, original)
     write_recipe(merger.merge(2, anchor_only, recipe), recipe)
-    weights = dict(load(deep_folder, recipe, CPU).model.named_parameters())
+    weights = dict(load(deep_folder, recipe, CPU).model.named_parameters(remove_duplicate=False))
     assert family.feed_forward is not None
     activations = pre_activations(loaded, windows(loaded, TEXT, 400))
     expected = dict(dense)
@@ -316,3 +316,12 @@ def test_the_recipe_names_what_it_does(deep_folder: Path, tmp_path: Path, origin
     write_recipe(gather(deep_folder, original)[1].merge(3, True, tmp_path), tmp_path)
     content = json.loads((tmp_path / "recipe.json").read_text())
     assert (content["kind"], content["n"], content["anchor_only"]) == ("merged", 3, True)
+
+
+def test_activations_that_are_not_finite_are_one_line(deep_folder: Path, original: Path) -> None:
+    loaded = load(deep_folder, original, CPU)
+    block = loaded.family.block.format(2)
+    with torch.no_grad():
+        loaded.model.get_parameter(loaded.family.weight(1, loaded.family.matrices[-1]))[0, 0] = torch.inf
+    with pytest.raises(UserError, match=rf"the pre-activations of {block} are not finite in float32"):
+        Merger(loaded, windows(loaded, TEXT, 100))

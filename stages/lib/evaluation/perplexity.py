@@ -26,11 +26,11 @@ def score(loaded: "Loaded", documents: Sequence[str], settings: "Perplexity") ->
 
 def score_text(loaded: "Loaded", text: TokenizedText, settings: "Perplexity") -> pd.DataFrame:
     """Score a text as `score` does its documents."""
-    losses = negative_log_likelihoods(loaded, text, settings)
+    losses, scored = negative_log_likelihoods(loaded, text, settings)
     window = np.zeros(len(losses), dtype=np.int64)
     for number, part in enumerate(windows(len(losses), settings.context, settings.stride)):
         window[part.scored : part.end] = number
     table = pd.DataFrame(
         {"document": text.document, "window": window, "tokens": 1, "bytes": text.byte_counts, "nll": losses}
     )
-    return table[~np.isnan(losses)].groupby(["document", "window"], as_index=False).sum()
+    return table[scored].groupby(["document", "window"], as_index=False).sum()

@@ -36,7 +36,7 @@ def predict(model: str, measures: Collection[MeasureName], params: "Params") -> 
     made = materialize(checkpoint, recipe_folder(model))
     if "size" in measures:  # before fine-tuning, which may change the weights
         tables["size"] = pd.DataFrame([size_of(made, recipe_folder(model))])
-    loaded = ready(made, device, keep_masks="classify" in measures and params.classify.mode == "all")
+    loaded = ready(made, device)
     if "perplexity" in measures:
         tables["perplexity"] = score(loaded, read_rows(TEXT, "test")["text"].tolist(), params.perplexity)
         if unrecovered is not None:
@@ -51,6 +51,9 @@ def predict(model: str, measures: Collection[MeasureName], params: "Params") -> 
         from stages.lib.evaluation.classification import predict_classes
 
         rows = read_rows(REVIEWS, "train"), read_rows(REVIEWS, "test")
+        if params.classify.mode == "all":
+            del loaded  # and its memory
+            loaded = ready(made, device.for_training(), keep_masks=True)
         tables["classify"] = predict_classes(loaded, *rows, params.classify, params.seed)
     for measure in measures:
         write_table(tables[measure], predictions_path(measure, model))

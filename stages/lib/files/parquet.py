@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from stages.lib.files.errors import UserError
+from stages.lib.files.errors import UserError, out_of_memory
 from stages.lib.files.writing import new_file
 
 KEY = b"content_sha256"
@@ -38,6 +38,8 @@ def read_table(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path}: not found; restore it with `dvc repro` or `dvc checkout`") from None
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        if out_of_memory(error):
+            raise
         raise _damaged(path, str(error)) from None
     if found.encode() != (table.schema.metadata or {}).get(KEY):
         raise _damaged(path, "its content does not match its hash")

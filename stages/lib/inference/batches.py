@@ -9,6 +9,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
 
 Features = npt.NDArray[np.float32]
@@ -36,19 +37,22 @@ def last_states(loaded: Loaded, batch: Sequence[TokenIds], side: Literal["left",
     """The body's hidden state at each sequence's last token. Shape: (sequences, hidden)."""
     # A pad is never attended to and never read, so any token will do.
     ids, mask = (tensor.to(loaded.device) for tensor in pad(batch, 0, side))
-    states: torch.Tensor = loaded.body(
-        input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
-    ).last_hidden_state
+    with loaded.runs_on.autocast():
+        states: torch.Tensor = loaded.body(
+            input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
+        ).last_hidden_state
     return states[torch.arange(len(ids), device=ids.device), last_real(mask)]
 
 
 @torch.inference_mode()
 def features(loaded: Loaded, tokens: Sequence[Sequence[int]], batch_size: int) -> Features:
-    """The frozen body's features. Shape: (texts, hidden)."""
+    """The frozen body's features. Shape: (texts, hidden). Raises UserError if they are not finite."""
     found = np.empty((len(tokens), loaded.model.config.hidden_size), dtype=np.float32)
     with tqdm(total=len(tokens), unit="text", desc="features") as progress:
         for batch in by_length([len(sequence) for sequence in tokens], batch_size):
-            found[batch] = last_states(loaded, [tokens[index] for index in batch]).float().cpu().numpy()
+            states = last_states(loaded, [tokens[index] for index in batch]).float().cpu()
+            check_finite(states, "the features of a review", loaded.runs_on.dtype)
+            found[batch] = states.numpy()
             progress.update(len(batch))
     return found
 

@@ -1,7 +1,8 @@
 """Device and dtype, chosen in one place, and the switches that make a run deterministic."""
 
 import os
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,19 @@ class Device:
 
     device: torch.device
     dtype: torch.dtype
+    """Of computation, and of weights that are not trained."""
+    trains: bool = False
+    """Whether weights are in float32 whatever `dtype` is: a step of training is too small for fewer bits."""
+
+    def for_training(self) -> "Device":
+        """The same device for a model that is trained; in place of float16, which needs its losses scaled, float32."""
+        return replace(self, dtype=torch.float32 if self.dtype == torch.float16 else self.dtype, trains=True)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Computes in `dtype` with weights in float32; without effect where the weights are in `dtype`."""
+        if not self.trains or self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
 
 
 def set_up(compute: "Compute", seed: int) -> Device:
@@ -34,3 +48,10 @@ def set_up(compute: "Compute", seed: int) -> Device:
     if not there[wanted]:
         raise UserError(f"compute.device is {wanted}, which this machine or this torch lacks; use auto or cpu")
     return Device(torch.device(wanted), getattr(torch, compute.dtype))
+
+
+def check_finite(values: torch.Tensor, what: str, dtype: torch.dtype) -> None:
+    """Raise UserError if a value that a model computed in some dtype is NaN or infinite."""
+    if not torch.isfinite(values).all():
+        remedy = "repair the model" if dtype == torch.float32 else "set compute.dtype to float32 in params.yaml"
+        raise UserError(f"{what} are not finite in {str(dtype).removeprefix('torch.')}; {remedy}")

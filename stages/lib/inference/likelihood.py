@@ -19,6 +19,7 @@ from tqdm import tqdm
 from stages.lib.files.errors import UserError
 from stages.lib.files.rows import SEPARATOR
 from stages.lib.inference.batches import by_length, pad
+from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
 from stages.lib.inference.tokenizing import end_of_text
 
@@ -88,10 +89,12 @@ def windows(tokens: int, context: int, stride: int) -> Iterator[Window]:
             return
 
 
-def negative_log_likelihoods(loaded: Loaded, text: TokenizedText, settings: "Perplexity") -> Losses:
-    """Each token's negative log-likelihood in nats; NaN where it is not scored. Shape: (tokens,).
+def negative_log_likelihoods(
+    loaded: Loaded, text: TokenizedText, settings: "Perplexity"
+) -> tuple[Losses, npt.NDArray[np.bool_]]:
+    """Each token's negative log-likelihood in nats, and whether it is scored; 0 where not. Both of shape (tokens,).
 
-    Raises UserError if the text is shorter than a window or a window longer than the model takes.
+    Raises UserError if the text is shorter than a window, a window longer than the model takes, or a loss not finite.
     """
     count, context = len(text.tokens), settings.context
     if context > loaded.context_length:
@@ -110,16 +113,17 @@ def negative_log_likelihoods(loaded: Loaded, text: TokenizedText, settings: "Per
         [window.scored - window.begin for window in plan],
         settings.batch_size,
     )
-    losses = np.full(count, np.nan)
+    losses, scored = np.zeros(count), np.zeros(count, dtype=np.bool_)
     for window, part in zip(plan, parts, strict=True):
-        losses[window.scored : window.end] = part
-    return losses
+        losses[window.scored : window.end], scored[window.scored : window.end] = part, True
+    return losses, scored
 
 
 @torch.inference_mode()
 def losses_within(loaded: Loaded, sequences: Sequence[Tokens], firsts: Sequence[int], batch_size: int) -> list[Losses]:
     """The negative log-likelihoods, in nats, of each sequence's tokens from `firsts` (1 or more) on.
 
+    Raises UserError if one is not finite, with the number of its sequence, a window of the text, from 0.
     Sequences of similar length share a batch. They are padded on the right, which no token of a causal model attends
     to, so a batch changes nothing but the speed.
     """
@@ -135,6 +139,7 @@ def losses_within(loaded: Loaded, sequences: Sequence[Tokens], firsts: Sequence[
             losses = _cross_entropies(loaded, torch.cat(states), wanted.to(loaded.device))
             ends = np.cumsum([scored[index] for index in batch])
             for index, part in zip(batch, np.split(losses, ends[:-1]), strict=True):
+                check_finite(torch.from_numpy(part), f"the losses of window {index}", loaded.runs_on.dtype)
                 found[index] = part
             progress.update(len(losses))
     return found

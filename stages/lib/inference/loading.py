@@ -1,15 +1,17 @@
 """Loads models that run: a base checkpoint with a recipe applied, and its tokenizer."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from stages.lib.files.errors import UserError
-from stages.lib.inference.device import Device
-from stages.lib.recipes.kind import Materialized
+from stages.lib.files.errors import UserError, out_of_memory
+from stages.lib.inference.device import Device, check_finite
+from stages.lib.recipes.kind import Materialized, first_names
 from stages.lib.recipes.original import Original
 from stages.lib.recipes.recipe import apply
 from stages.lib.weights.checkpoint import Checkpoint
@@ -24,6 +26,7 @@ class Loaded:
     tokenizer: Any
     checkpoint: Checkpoint
     """Of the base, or of the other checkpoint that the weights are from."""
+    runs_on: Device
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
     """By parameter name, True where pruned; filled only on request."""
 
@@ -45,7 +48,7 @@ class Loaded:
 
     @property
     def device(self) -> torch.device:
-        return torch.device(self.model.device)
+        return self.runs_on.device
 
     @property
     def context_length(self) -> int:
@@ -59,21 +62,51 @@ def load_original(checkpoint: Checkpoint, device: Device) -> Loaded:
 
 
 def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loaded:
-    """Load a materialized model, which may share its memory. Raises UserError if its parts do not fit together."""
+    """Load a materialized model, which may share its memory. Raises UserError if its parts do not fit together.
+
+    A pass raises UserError if a token has no embedding, or if the head's logits of the next token are not finite.
+    """
     folder = made.checkpoint.folder
+    first = first_names(made.weights)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         config = AutoConfig.for_model(**made.config)
         model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
-            None, config=config, state_dict=made.weights, dtype=device.dtype, output_loading_info=True
+            None,
+            config=config,
+            state_dict=made.weights,
+            dtype=torch.float32 if device.trains else device.dtype,
+            output_loading_info=True,
         )
         if (folder / GENERATION_CONFIG_NAME).is_file():
             model.generation_config = GenerationConfig.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, StrictDataclassError) as error:
+        if out_of_memory(error):
+            raise
         raise UserError(f"{folder}: cannot be loaded ({error}); run `dvc repro download`") from None
     absent = sorted(info["missing_keys"])
     if absent:
         raise UserError(f"{folder}: lacks the weights {absent[0]}; run `dvc checkout` or `dvc repro`")
+    for name, one in first.items():
+        if one != name:  # merged blocks share their weights in training, too
+            layer, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(layer), attribute, model.get_parameter(one))
     model.to(device.device).eval()
+    model.get_input_embeddings().register_forward_pre_hook(_check_tokens)
+    if not device.trains:  # training tells a divergence apart
+        model.get_output_embeddings().register_forward_hook(partial(_check_logits, device.dtype))
     masks = {name: mask.to(device.device) for name, mask in made.masks.items()} if keep_masks else {}
-    return Loaded(model, tokenizer, made.checkpoint, masks)
+    return Loaded(model, tokenizer, made.checkpoint, device, masks)
+
+
+def _check_tokens(embedding: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+    rows, largest = embedding.get_parameter("weight").shape[0], int(arguments[0].max())
+    if largest >= rows:
+        raise UserError(
+            f"the tokenizer gives token {largest}, the model has {rows} tokens from 0; "
+            "give the model with its own tokenizer (model in params.yaml)"
+        )
+
+
+def _check_logits(dtype: torch.dtype, head: torch.nn.Module, inputs: object, logits: torch.Tensor) -> None:
+    check_finite(logits[:, -1], "the logits of the next token", dtype)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stages.lib.files.errors import ParamsError, UserError
+from stages.lib.files.errors import ParamsError, UserError, out_of_memory
 from stages.lib.files.writing import write_json
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _machine_fault(error: Exception) -> str | None:
     number = int(quoted[1]) if quoted else getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "the disk, or a quota on it, is full; free some space, then `dvc checkout` restores the earlier results"
-    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+    if out_of_memory(error):
         return "out of memory; lower the stage's batch_size in params.yaml and run again"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; fix that and run again"

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from stages.lib.inference.blockwise import through_blocks
+from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.method import OnText
 from stages.lib.recipes.choosing import spread
@@ -28,7 +29,7 @@ def calibrated_masks(
     family = loaded.family
     for number, (block, run) in enumerate(through_blocks(loaded, windows)):
         layers = [block.get_submodule(matrix) for matrix in family.matrices]
-        found = input_statistics(layers, run, method.statistic)
+        found = input_statistics(loaded, number, run, method.statistic)
         counts = spread(int(block_counts[number]), [layer.get_parameter("weight").numel() for layer in layers])
         for matrix, layer, statistics, k in zip(family.matrices, layers, found, counts, strict=True):
             by_output = layer.get_parameter("weight").movedim(family.input_axis, 1)
@@ -38,17 +39,24 @@ def calibrated_masks(
 
 
 def input_statistics(
-    layers: Sequence[nn.Module], run: Callable[[], object], statistic: Callable[[torch.Tensor], torch.Tensor]
+    loaded: Loaded, block: int, run: Callable[[], object], statistic: Callable[[torch.Tensor], torch.Tensor]
 ) -> list[torch.Tensor]:
-    """A statistic of each layer's inputs, summed over all tokens that `run` passes through them."""
-    found: dict[int, torch.Tensor] = {}
+    """A statistic of the inputs of each matrix of a block, summed over all tokens that `run` passes through it.
 
-    def add(index: int, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    Raises UserError if one is not finite.
+    """
+    found: dict[str, torch.Tensor] = {}
+
+    def add(matrix: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         more = statistic(inputs[0].flatten(end_dim=-2))
-        found[index] = found[index] + more if index in found else more
+        found[matrix] = found[matrix] + more if matrix in found else more
 
     with ExitStack() as hooks:
-        for index, layer in enumerate(layers):
-            hooks.enter_context(layer.register_forward_pre_hook(partial(add, index)))
+        for matrix in loaded.family.matrices:
+            layer = loaded.blocks[block].get_submodule(matrix)
+            hooks.enter_context(layer.register_forward_pre_hook(partial(add, matrix)))
         run()
-    return [found[index] for index in range(len(layers))]
+    for matrix, sums in found.items():
+        name = loaded.family.weight(block, matrix)
+        check_finite(sums, f"the sums over the inputs of {name}", loaded.runs_on.dtype)
+    return [found[matrix] for matrix in loaded.family.matrices]

@@ -29,10 +29,10 @@ def outlier_shares(loaded: Loaded, windows: Sequence[torch.Tensor]) -> list[floa
     Yin et al. (2024), "OWL: A Missing Secret Sauce for Pruning LLMs to High Sparsity", ICML.
     """
     shares = []
-    for block, run in through_blocks(loaded, windows):
+    for number, (block, run) in enumerate(through_blocks(loaded, windows)):
         layers = [block.get_submodule(matrix) for matrix in loaded.family.matrices]
         weights = [layer.get_parameter("weight").movedim(loaded.family.input_axis, 1) for layer in layers]
-        found = input_statistics(layers, run, input_squares)
+        found = input_statistics(loaded, number, run, input_squares)
         scores = torch.cat([wanda_scores(*pair).flatten() for pair in zip(weights, found, strict=True)])
         shares.append(float((scores > OUTLIER * scores.double().mean()).double().mean()))
     return shares

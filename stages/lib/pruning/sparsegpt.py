@@ -5,13 +5,15 @@ algorithm 1. With H = X Xᵀ + λI over the calibration tokens and the upper Cho
 weight (i, j) is (W_ij / U_jj)². A pruned weight's error e = W_ij / U_jj, times U_j, is subtracted from the columns
 from j on, which is the least-squares update of the layer's outputs. Reference code: IST-DASLab/sparsegpt. Differs
 from it: exactly k weights are pruned, and the calibration text is `prune.calibration_tokens` of the text's train
-split in place of C4.
+split in place of C4. The weights of an input that is always zero cost nothing, so they are pruned first, as there;
+those beyond k stay, where the reference sets them to zero as well.
 """
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stages.lib.files.errors import UserError
 from stages.lib.pruning.method import Method, OnText
 from stages.lib.recipes.choosing import choose, spread
 from stages.lib.recipes.masks import Mask
@@ -36,13 +38,16 @@ def sparsegpt_mask(weight: "torch.Tensor", products: "torch.Tensor", scope: str,
     assert scope == "layer", "the only scope of this method"
     outputs, inputs = weight.shape
     updated = weight.float()
-    factor = _cholesky_of_inverse(products)
+    alive, factor = products.diagonal() != 0, _cholesky_of_inverse(products)
     starts = range(0, inputs, COLUMNS_AT_ONCE)
     counts = spread(k, [outputs * min(COLUMNS_AT_ONCE, inputs - start) for start in starts])
     masks = []
     for start, count in zip(starts, counts, strict=True):
         end = min(start + COLUMNS_AT_ONCE, inputs)
-        mask, errors = _prune_columns(updated[:, start:end], factor[start:end, start:end], int(count))
+        columns = updated[:, start:end]
+        scores = (columns / factor.diagonal()[start:end]).square() * alive[start:end]
+        mask = choose(scores.cpu().numpy(), "layer", int(count))
+        errors = _prune_columns(columns, factor[start:end, start:end], mask)
         updated[:, end:] -= errors @ factor[start:end, end:]
         masks.append(mask)
     weight.copy_(updated)
@@ -50,27 +55,30 @@ def sparsegpt_mask(weight: "torch.Tensor", products: "torch.Tensor", scope: str,
 
 
 def _cholesky_of_inverse(products: "torch.Tensor") -> "torch.Tensor":
-    """The upper Cholesky factor of the inverse of the damped products."""
+    """The upper Cholesky factor of the inverse of the damped products. Raises UserError if they have none."""
     import torch
 
     damped = products.clone()
     diagonal = damped.diagonal()
-    diagonal[diagonal == 0] = 1  # an input that is always zero: its weights cost nothing
+    diagonal[diagonal == 0] = 1  # an input that is always zero
     diagonal += DAMPING * diagonal.mean()
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    try:
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+        factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        raise UserError(
+            "sparsegpt cannot invert the products of a matrix's inputs; "
+            "raise prune.calibration_tokens, or set prune.method to wanda in params.yaml"
+        ) from None
     return factor
 
 
-def _prune_columns(columns: "torch.Tensor", factor: "torch.Tensor", k: int) -> "tuple[Mask, torch.Tensor]":
-    """Prune k weights of some columns, updating these in place; the mask, and each weight's error."""
+def _prune_columns(columns: "torch.Tensor", factor: "torch.Tensor", mask: Mask) -> "torch.Tensor":
+    """Prune the weights of a mask in some columns, updating these in place; each weight's error."""
     import torch
 
-    scores = (columns / factor.diagonal()).square()
-    mask = choose(scores.cpu().numpy(), "layer", k)
-    pruned = torch.from_numpy(mask).to(columns.device)
     # Transposed, so that each column is contiguous: each one updates all after it.
-    by_column, pruned = columns.T.contiguous(), pruned.T.contiguous()
+    by_column, pruned = columns.T.contiguous(), torch.from_numpy(mask).to(columns.device).T.contiguous()
     errors = torch.zeros_like(by_column)
     for column, weights in enumerate(by_column):
         kept = weights.masked_fill(pruned[column], 0)
@@ -78,7 +86,7 @@ def _prune_columns(columns: "torch.Tensor", factor: "torch.Tensor", k: int) -> "
         by_column[column:] -= factor[column, column:, None] * errors[column]
         by_column[column] = kept
     columns.copy_(by_column.T)
-    return mask, errors.T
+    return errors.T
 
 
 SPARSEGPT = Method(

@@ -1,8 +1,9 @@
 """Another recipe with weights changed by SparseGPT or by training, at one byte per weight.
 
-Weights that were zero stay zero and take no space. Each row's largest change is 127 steps of int8, so a change is
-kept to 0.4 % of its row's largest; vectors (norms, biases) are few and stored as they are. Adding a change to a
-weight is a single rounding, in float32, so the result is the same on every machine.
+Pruned weights stay zero and take no space, and neither do zeros in a matrix that no mask covers. Each row's largest
+change is 127 steps of int8, so a change is kept to 0.4 % of its row's largest; vectors (norms, biases) are few and
+stored as they are. Adding a change to a weight is a single rounding, in float32, so the result is the same on every
+machine. Merged blocks share their tensors before and after: the change of one is stored once.
 """
 
 from collections.abc import Mapping
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from stages.lib.files.errors import UserError
+from stages.lib.files.errors import UserError, out_of_memory
 from stages.lib.files.hashing import sha256
 from stages.lib.recipes.kept_blocks import KeptBlocks
-from stages.lib.recipes.kind import Digest, Kind, Materialized
+from stages.lib.recipes.kind import Digest, Kind, Materialized, first_names
 from stages.lib.recipes.magnitude import MagnitudePruned
 from stages.lib.recipes.merged import MergedFeedForward
 from stages.lib.recipes.other_checkpoint import OtherCheckpoint
@@ -57,32 +58,39 @@ class Changed(Kind):
 
     def apply(self, model: Materialized, folder: Path) -> None:
         self.of.apply(model, folder)
-        apply_changes(model.weights, folder, self.changes_sha256)
+        apply_changes(model, folder, self.changes_sha256)
 
 
-def write_changes(before: "Mapping[str, torch.Tensor]", after: "Mapping[str, torch.Tensor]", folder: Path) -> str:
-    """Write how weights changed into a folder, without tensors that did not; returns the file's SHA-256."""
+def write_changes(before: Materialized, after: "Mapping[str, torch.Tensor]", folder: Path) -> str:
+    """Write how the weights of `after` differ into a folder, without tensors that do not; returns the file's SHA-256.
+
+    Raises ValueError if names that share a tensor in `before` have different weights in `after`.
+    """
     import torch
     from safetensors.torch import save_file
 
     stored: dict[str, torch.Tensor] = {}
-    for name, old in before.items():
-        new = after[name].to("cpu")
-        if torch.equal(old, new):
+    first = first_names(before.weights)
+    for name, new in ((name, weight.to("cpu")) for name, weight in after.items()):
+        old = before.weights[name]
+        if first[name] != name:
+            if not torch.equal(new, after[first[name]].to("cpu")):
+                raise ValueError(f"{name} and {first[name]} are one tensor, and changed differently")
+        elif torch.equal(old, new):
             continue
-        if old.ndim == 1:
+        elif old.ndim == 1:
             stored[name] = new.clone()
-            continue
-        kept = old != 0
-        change = (new.float() - old.float()).masked_fill_(~kept, 0)
-        scale = change.abs().amax(dim=1).div_(_STEPS)
-        steps = change.div_(torch.where(scale == 0, 1, scale)[:, None]).round_().to(torch.int8)
-        stored[name], stored[name + _SCALE] = steps[kept], scale
+        else:
+            kept = _can_change(before, name)
+            change = (new.float() - old.float()).masked_fill_(~kept, 0)
+            scale = change.abs().amax(dim=1).div_(_STEPS)
+            steps = change.div_(torch.where(scale == 0, 1, scale)[:, None]).round_().to(torch.int8)
+            stored[name], stored[name + _SCALE] = steps[kept], scale
     save_file(stored, folder / CHANGES)
     return sha256(folder / CHANGES)
 
 
-def apply_changes(weights: "dict[str, torch.Tensor]", folder: Path, digest: str) -> None:
+def apply_changes(model: Materialized, folder: Path, digest: str) -> None:
     """Replace each weight that has a stored change. Raises UserError if the file is damaged or of other weights."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -91,18 +99,30 @@ def apply_changes(weights: "dict[str, torch.Tensor]", folder: Path, digest: str)
     damaged = UserError(f"{path}: damaged; `python -m stages.verify` prints the fix")
     if sha256(path) != digest:
         raise damaged
+    first = first_names(model.weights)
+    changed: dict[str, torch.Tensor] = {}
     try:
         stored = load_file(path)
         for name in (name for name in stored if not name.endswith(_SCALE)):
-            weight = weights[name]  # merged blocks share one, so it is not changed in place
-            weights[name] = stored[name] if weight.ndim == 1 else _changed(weight, stored[name], stored[name + _SCALE])
-    except (SafetensorError, KeyError, RuntimeError):
+            vector = model.weights[name].ndim == 1
+            changed[name] = stored[name] if vector else _changed(model, name, stored[name], stored[name + _SCALE])
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
         raise damaged from None
+    for name, one in first.items():
+        model.weights[name] = changed.get(one, model.weights[name])
 
 
-def _changed(weight: "torch.Tensor", steps: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
+def _changed(model: Materialized, name: str, steps: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
     import torch
 
-    change = torch.zeros(weight.shape)
-    change[weight != 0] = steps.float()
-    return change.mul_(scale[:, None]).add_(weight.float()).to(weight.dtype)
+    old = model.weights[name]
+    change = torch.zeros(old.shape)
+    change[_can_change(model, name)] = steps.float()
+    return change.mul_(scale[:, None]).add_(old.float()).to(old.dtype)
+
+
+def _can_change(model: Materialized, name: str) -> "torch.Tensor":
+    """Where a matrix may change: outside its mask, or where it is not zero if it has none."""
+    return ~model.masks[name] if name in model.masks else model.weights[name] != 0

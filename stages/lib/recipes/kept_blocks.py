@@ -42,5 +42,10 @@ class KeptBlocks(OverBase):
                 kept[name] = weight
             elif (new := blocks[prefix]) is not None:
                 kept[family.inside(new, name.removeprefix(prefix))] = weight
-        model.config = {**model.config, family.depth_key: len(self.blocks)}
+        by_block = {  # such as layer_types of Qwen3
+            key: [entries[block] for block in self.blocks]
+            for key, entries in model.config.items()
+            if isinstance(entries, list) and len(entries) == depth and not key.endswith("_token_id")
+        }
+        model.config = {**model.config, **by_block, family.depth_key: len(self.blocks)}
         model.weights = kept

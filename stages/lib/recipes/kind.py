@@ -5,6 +5,7 @@ and of its result, so it is refused on any other base, and a wrong result is nev
 original, which changes nothing and therefore fits every base.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -28,9 +29,15 @@ class Materialized:
     """Where the weights come from; its folder has the tokenizer and everything else that no recipe changes."""
     config: dict[str, Any]
     weights: "dict[str, torch.Tensor]"
-    """By name, a tied tensor once."""
+    """By name, a tied head not at all; merged blocks have one tensor under several names."""
     masks: "dict[str, torch.Tensor]" = field(default_factory=dict)
     """By name, True where pruned."""
+
+
+def first_names(weights: "Mapping[str, torch.Tensor]") -> dict[str, str]:
+    """By each name, the first name that the same tensor has."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(weight), name) for name, weight in weights.items()}
 
 
 class Kind(BaseModel):

@@ -10,7 +10,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.files.places import LOSSES
 from stages.lib.files.writing import write_json
 from stages.lib.recipes.changed import Changed, Unchanged, write_changes
-from stages.lib.recipes.kind import Kind, Materialized
+from stages.lib.recipes.kind import Kind, Materialized, first_names
 from stages.lib.recipes.original import Original
 from stages.lib.weights.checkpoint import Checkpoint
 
@@ -77,8 +77,7 @@ def write_changed(
 ) -> Changed:
     """Write a recipe with changed weights into its folder; `weights` may leave out tensors that did not change."""
     write_recipe(recipe, folder)
-    before = materialize(checkpoint, folder).weights
-    digest = write_changes({name: before[name] for name in weights}, weights, folder)
+    digest = write_changes(materialize(checkpoint, folder), weights, folder)
     changed = Changed(of=recipe, by=by, changes_sha256=digest)
     write_recipe(changed, folder)
     return changed
@@ -110,7 +109,5 @@ def size_of(model: Materialized, folder: Path) -> dict[str, int]:
 
 def apart(weights: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
     """The same weights as tensors that share no memory, as the averages of merged blocks do."""
-    first: dict[int, str] = {}
-    for name, weight in weights.items():
-        first.setdefault(id(weight), name)
-    return {name: weight if first[id(weight)] == name else weight.clone() for name, weight in weights.items()}
+    first = first_names(weights)
+    return {name: weight if first[name] == name else weight.clone() for name, weight in weights.items()}

@@ -1,7 +1,6 @@
 """Recovers a compressed model: from a recipe, by training, to a recipe with changed weights."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -29,25 +28,22 @@ def recover(model: str, params: "Params", folder: Path) -> "Log":
 
     `model` names the run's saved states. Raises UserError if the text is too short, or training diverges.
     """
-    import torch
-
     from stages.lib.files.rows import unscored_documents
     from stages.lib.inference.device import set_up
     from stages.lib.inference.loading import load_original, ready
     from stages.lib.recipes.changed import CHANGES, RECOVERY, Unchanged
-    from stages.lib.recipes.recipe import apart, materialize, read_recipe, write_changed
+    from stages.lib.recipes.recipe import materialize, read_recipe, write_changed
     from stages.lib.recovery.states import state_folder
     from stages.lib.recovery.training import train, training_windows
     from stages.lib.weights.checkpoint import Checkpoint
 
-    device = replace(set_up(params.compute, params.seed), dtype=torch.float32)
+    device = set_up(params.compute, params.seed).for_training()
     checkpoint, recipe = Checkpoint(MODEL), read_recipe(folder)
     made = materialize(checkpoint, folder)
-    made.weights = apart(made.weights)
     student = ready(made, device)
     teacher = load_original(checkpoint, device) if params.recover.objective == "distill" else None
     windows = training_windows(student, unscored_documents(TEXT), params.recover, params.seed)
-    states = state_folder(STATES, model, recipe, windows, params)
+    states = state_folder(STATES, model, recipe, windows, device, params)
     log = train(student, teacher, windows, params.recover, states)
     weights = student.model.state_dict()
     trained = {name: weights[name] for name in made.weights}

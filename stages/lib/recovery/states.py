@@ -3,17 +3,19 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from stages.lib.files.errors import UserError
-from stages.lib.files.hashing import checked_sums, write_sums
+from stages.lib.files.hashing import checked_sums, sha256, write_sums
 from stages.lib.files.writing import new_folder
+from stages.lib.inference.device import Device
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
@@ -22,17 +24,38 @@ if TYPE_CHECKING:
 KEPT = 2
 """The saved states that are kept, the newest ones: each is three times as large as the model."""
 
+CODE = ("files", "inference", "recipes", "recovery", "weights")
+"""The packages that `recover` runs, as in dvc.yaml: a state that other code saved is not resumed."""
+
 Log: TypeAlias = list[dict[str, float]]
 """Each step's number, loss and learning rate."""
 
 
-def state_folder(states: Path, model: str, recipe: "Recipe", windows: Sequence[torch.Tensor], params: "Params") -> Path:
-    """Where a run's states are saved: a different folder for other settings, another model or other text."""
-    settings = [params.recover.model_dump_json(), params.compute.model_dump_json(), str(params.seed)]
-    digest = hashlib.sha256(" ".join([recipe.model_dump_json(), *settings]).encode())
+def state_folder(
+    states: Path, model: str, recipe: "Recipe", windows: Sequence[torch.Tensor], device: Device, params: "Params"
+) -> Path:
+    """Where a run's states are saved: another folder for another model, text, device, number of threads or code."""
+    digest = hashlib.sha256(recipe.model_dump_json().encode())
+    for setting in (params.recover.model_dump_json(), params.seed, *_machine(device), *_code()):
+        digest.update(f" {setting}".encode())
     for window in windows:
         digest.update(window.numpy().tobytes())
     return states / model / digest.hexdigest()[:16]
+
+
+def _machine(device: Device) -> Iterator[object]:
+    """What changes the last digits of a step, though no setting does."""
+    yield from (device, torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())
+    if device.device.type == "cuda":
+        yield torch.cuda.get_device_name(device.device)
+
+
+def _code() -> Iterator[str]:
+    """The libraries' versions, and the hash of each module that a step of training runs."""
+    yield from (torch.__version__, transformers.__version__)
+    library = Path(__file__).parent.parent
+    for package in CODE:
+        yield from (sha256(module) for module in sorted((library / package).glob("*.py")))
 
 
 def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, log: Log) -> None:

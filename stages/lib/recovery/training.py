@@ -21,6 +21,7 @@ from tqdm import tqdm
 from stages.lib.files.errors import UserError
 from stages.lib.files.sampling import shuffled
 from stages.lib.inference.calibration import first_tokens
+from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
 from stages.lib.recovery.schedule import learning_rate, window_tokens, windows_per_step
 from stages.lib.recovery.states import Log, load_state, newest_state, save_state
@@ -55,7 +56,7 @@ def train(
     for step in progress:
         rate = learning_rate(step, settings)
         batch = windows[step * per_step : (step + 1) * per_step]
-        loss = _step(model, teacher.model if teacher else None, batch, zeros, optimizer, rate, folder)
+        loss = _step(student, teacher, batch, zeros, optimizer, rate, folder)
         log.append({"step": step + 1, "loss": loss, "learning_rate": rate})
         progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
@@ -67,8 +68,8 @@ def train(
 
 
 def _step(
-    model: nn.Module,
-    teacher: nn.Module | None,
+    student: Loaded,
+    teacher: Loaded | None,
     windows: Sequence[torch.Tensor],
     zeros: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
@@ -76,10 +77,13 @@ def _step(
     folder: Path,
 ) -> float:
     """One step of the optimizer over some windows; returns their mean loss."""
+    model = student.model
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for window in windows:
-        loss = _loss(model, teacher, window[None].to(next(model.parameters()).device)) / len(windows)
+        loss = _loss(student, teacher, window[None].to(student.device)) / len(windows)
+        if not optimizer.state:  # before its first step, no learning rate is at fault
+            check_finite(loss.detach(), "the first losses of recovery", student.runs_on.dtype)
         _check_finite(loss, "loss", folder)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
@@ -94,14 +98,21 @@ def _step(
     return total
 
 
-def _loss(model: nn.Module, teacher: nn.Module | None, tokens: torch.Tensor) -> torch.Tensor:
+def _loss(student: Loaded, teacher: Loaded | None, tokens: torch.Tensor) -> torch.Tensor:
     """The mean loss over the predicted tokens. Shape of `tokens`: (1, tokens)."""
-    predicted = functional.log_softmax(model(input_ids=tokens, use_cache=False).logits[:, :-1].float(), dim=-1)
+    predicted = _log_probabilities(student, tokens)
     if teacher is None:
         return functional.nll_loss(predicted.flatten(end_dim=1), tokens[:, 1:].flatten())
     with torch.no_grad():
-        wanted = teacher(input_ids=tokens, use_cache=False).logits[:, :-1].float().log_softmax(dim=-1)
+        wanted = _log_probabilities(teacher, tokens)
     return functional.kl_div(predicted, wanted, reduction="none", log_target=True).sum(dim=-1).mean()
+
+
+def _log_probabilities(loaded: Loaded, tokens: torch.Tensor) -> torch.Tensor:
+    """Of each next token, for all tokens but the last. Shape: (1, tokens - 1, vocabulary)."""
+    with loaded.runs_on.autocast():
+        logits: torch.Tensor = loaded.model(input_ids=tokens, use_cache=False).logits[:, :-1]
+    return logits.float().log_softmax(dim=-1)
 
 
 def _check_finite(value: torch.Tensor, name: str, folder: Path) -> None:

@@ -100,7 +100,7 @@ def draw_frontier(frontier: pd.DataFrame, perplexity: Comparison, sizes: Mapping
         axis.margins(x=0.11, y=0.22)  # room for the models' names, which hang below the curves
         axis.set(
             yscale="log",
-            xlabel="effective parameters, millions: non-zero entries, tensors that merged blocks share once per block",
+            xlabel="effective parameters, millions: non-zero entries, shared tensors once per block",
             ylabel="perplexity (lower is better)",
             title=f"What is lost at N parameters (▲: beyond {WORST_SHOWN:,} times the original's)",
         )

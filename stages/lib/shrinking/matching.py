@@ -16,6 +16,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
+from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
 from stages.lib.recipes.merged import Permutation, feed_forward_of
 
@@ -25,7 +26,10 @@ Activations = npt.NDArray[np.float32]
 
 @torch.inference_mode()
 def pre_activations(loaded: Loaded, windows: Sequence[torch.Tensor]) -> list[list[Activations]]:
-    """By block, the outputs of the layers that tell neurons apart. Raises UserError if the family describes none."""
+    """By block, the outputs of the layers that tell neurons apart.
+
+    Raises UserError if the family describes none, or one is not finite.
+    """
     tokens, feed_forward = sum(window.shape[1] for window in windows), feed_forward_of(loaded.family)
     found: list[list[Activations]] = []
     start = 0
@@ -44,6 +48,10 @@ def pre_activations(loaded: Loaded, windows: Sequence[torch.Tensor]) -> list[lis
         for window in tqdm(windows, unit="window", desc="calibration"):
             loaded.body(input_ids=window, use_cache=False)
             start += window.shape[1]
+    for number, kinds in enumerate(found):
+        for kind in kinds:
+            what = f"the pre-activations of {loaded.family.block.format(number)}"
+            check_finite(torch.from_numpy(kind), what, loaded.runs_on.dtype)
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from stages.lib.files.errors import UserError
+from stages.lib.files.errors import UserError, out_of_memory
 from stages.lib.files.hashing import checked_sums
 from stages.lib.weights.families import family_of, read_config
 from stages.lib.weights.family import Family
@@ -42,6 +42,8 @@ class Checkpoint:
             with safe_open(self.path, framework="numpy"):
                 pass
         except SafetensorError as error:
+            if out_of_memory(error):
+                raise
             raise UserError(f"{self.path}: truncated or damaged ({error}); fetch it again") from None
         with self.path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
