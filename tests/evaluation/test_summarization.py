@@ -169,27 +169,12 @@ def test_a_long_document_is_cut_behind_the_token_that_begins_it(loaded: Loaded) 
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize(
-    ("dtype", "remedy"),
-    [
-        (torch.float32, "float32; prune less, or lower recover.learning_rate in params.yaml"),
-        (torch.float16, "float16; set compute.dtype to float32 or bfloat16 in params.yaml"),
-        (torch.bfloat16, "bfloat16; set compute.dtype to float32 in params.yaml"),
-    ],
-)
-def test_logits_that_are_no_numbers_end_the_run(loaded: Loaded, beams: int, dtype: torch.dtype, remedy: str) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_end_the_run(loaded: Loaded, beams: int, value: float) -> None:
     with torch.no_grad():
-        loaded.model.get_output_embeddings().weight[7] = torch.nan
-    loaded.model.to(dtype)
-    with pytest.raises(UserError) as caught:
+        loaded.model.get_output_embeddings().weight[7] = value
+    with pytest.raises(UserError, match="the logits of the next token are not finite in float32; repair the model"):
         summarize(loaded, DOCUMENTS, settings(num_beams=beams, batch_size=4))
-    assert str(caught.value) == f"summaries: the model's logits are not finite in {remedy}"
-
-
-def test_infinite_logits_end_the_run(loaded: Loaded) -> None:
-    loaded.model.get_output_embeddings().register_forward_hook(lambda *_: torch.full((1, 1, 320), torch.inf))
-    with pytest.raises(UserError, match="the model's logits are not finite in float32"):
-        summarize(loaded, DOCUMENTS[:1], settings())
 
 
 def test_tokens_that_generation_rules_out_are_no_fault(loaded: Loaded) -> None:

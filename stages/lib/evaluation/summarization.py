@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 from tqdm import tqdm
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig
 
 from stages.lib.evaluation.rouge import KINDS, Rouge
 from stages.lib.files.errors import UserError
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 _CLOSING = r"[\"')\]”’»›」』）】》〉］｣〕〗]*"
 # A period may stand in a number or an abbreviation, so white space has to follow; the others end a sentence anywhere.
 _SENTENCE = re.compile(rf".*?(?:[.!?…]{_CLOSING}(?=\s|$)|(?:[。｡！？।॥؟۔።။។]|．(?!\d))+{_CLOSING})", re.DOTALL)
-
-_REMEDIES = {
-    torch.float16: "set compute.dtype to float32 or bfloat16",
-    torch.bfloat16: "set compute.dtype to float32",
-}
 
 
 def predict_summaries(
@@ -81,36 +76,20 @@ def prompts(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> 
 def summarize(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> list[str]:
     """The text that the model adds after each document and cue, without special tokens.
 
-    Raises UserError if a logit is NaN or infinitely large.
+    Raises UserError if a logit of the next token is not finite.
     """
     tokens = prompts(loaded, documents, settings)
     loaded.model.generation_config = _generation(loaded, settings)
-    checks = LogitsProcessorList([_CheckLogits(loaded.model.dtype)])
     summaries = [""] * len(documents)
     with tqdm(total=len(documents), unit="doc", desc="summaries") as progress:
         for batch in by_length([len(prompt) for prompt in tokens], settings.batch_size):
             ids, mask = (part.to(loaded.device) for part in pad([tokens[index] for index in batch], 0, "left"))
-            added = loaded.model.generate(input_ids=ids, attention_mask=mask, logits_processor=checks)
+            added = loaded.model.generate(input_ids=ids, attention_mask=mask)
             texts = loaded.tokenizer.batch_decode(added[:, ids.shape[1] :], skip_special_tokens=True)
             for index, text in zip(batch, texts, strict=True):
                 summaries[index] = text.strip()
             progress.update(len(batch))
     return summaries
-
-
-class _CheckLogits(LogitsProcessor):  # type: ignore[misc]
-    """Raises UserError for logits that are not finite; minus infinity is how generation rules a token out."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        if not bool((scores < torch.inf).all()):  # NaN is not smaller either
-            raise UserError(
-                f"summaries: the model's logits are not finite in {str(self._dtype).removeprefix('torch.')}; "
-                f"{_REMEDIES.get(self._dtype, 'prune less, or lower recover.learning_rate')} in params.yaml"
-            )
-        return scores
 
 
 def _generation(loaded: Loaded, settings: "Summarize") -> GenerationConfig:
