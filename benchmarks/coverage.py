@@ -1,4 +1,4 @@
-"""Simulate how often the intervals hold the truth, and how often a test finds a difference where there is none.
+"""Simulate how often intervals contain the true value, and how often tests find a difference where there is none.
 
 python -m benchmarks.coverage [--samples N]
 
@@ -60,7 +60,7 @@ KINDS: Mapping[str, tuple[Draw, float]] = {
 
 
 def coverage(draw: Draw, truth: float, items: int, samples: int) -> str:
-    """The share of the intervals that hold the truth and, in brackets, of the samples that have an interval."""
+    """The share of intervals that contain the true value and, in brackets, of samples that have an interval."""
     generator = np.random.default_rng(items)
     found = [
         ratio_intervals(values[None], weights, RESAMPLES, seed)[0]
@@ -69,8 +69,8 @@ def coverage(draw: Draw, truth: float, items: int, samples: int) -> str:
     intervals = [interval for interval in found if interval]
     if len(intervals) < samples / 100:
         return "none"
-    holding = sum(interval.low <= truth <= interval.high for interval in intervals)
-    return f"{holding / len(intervals):.1%} ({len(intervals) / samples:.0%})"
+    containing = sum(interval.low <= truth <= interval.high for interval in intervals)
+    return f"{containing / len(intervals):.1%} ({len(intervals) / samples:.0%})"
 
 
 def false_positives(draw: Draw, items: int, samples: int) -> str:

@@ -212,14 +212,11 @@ def test_test_reviews_may_lack_a_class(loaded: Loaded) -> None:
 
 
 def test_a_head_that_does_not_converge_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few data need 1000 iterations, so fewer are allowed."""
     generator = np.random.default_rng(0)
     train, labels = generator.normal(size=(200, 20)).astype("float32"), generator.integers(0, 2, 200)
     np.testing.assert_allclose(fit_head(train, labels, train, 1.0, seed=0).sum(axis=1), 1)
-    monkeypatch.setattr(
-        "sklearn.linear_model.LogisticRegression", lambda **named: LogisticRegression(**named | {"max_iter": 2})
-    )
-    with pytest.raises(UserError, match=r"did not converge in 1000 iterations; lower classify\.regularization"):
+    monkeypatch.setattr("stages.lib.evaluation.classification.ITERATIONS", 2)
+    with pytest.raises(UserError, match=r"did not converge in 2 iterations; lower classify\.regularization"):
         fit_head(train, labels, train, 1.0, seed=0)
 
 
@@ -232,14 +229,16 @@ def test_a_review_without_tokens_is_refused(loaded: Loaded, mode: str) -> None:
         predict_classes(loaded, rows, reviews_of([0, 1] * 8, start=100), settings, seed=0)
 
 
-@pytest.mark.parametrize("mode", ["head", "all"])
-def test_features_that_are_not_finite_are_one_line(tiny_folder: Path, original: Path, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "what"), [("head", "the features of a review"), ("all", "the first losses of fine-tuning")]
+)
+def test_features_that_are_not_finite_are_one_line(tiny_folder: Path, original: Path, mode: str, what: str) -> None:
     loaded = load(tiny_folder, original, CPU)
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight[loaded.tokenizer("rain")["input_ids"][-1]] = torch.nan
     rows, test = reviews_of([0, 1] * 12), reviews_of([2, 0] * 8, start=100)
     test["label"] = 0
-    with pytest.raises(UserError, match=r"not finite"):
+    with pytest.raises(UserError, match=f"{what} are not finite in float32; repair the model"):
         predict_classes(loaded, rows, test, classify_settings(mode=mode), seed=0)
 
 

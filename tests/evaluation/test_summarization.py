@@ -197,7 +197,7 @@ def rows_of(documents: list[str]) -> pd.DataFrame:
     return pd.DataFrame({"document": map(str, range(len(documents))), "text": documents, "summary": "a cat"})
 
 
-def test_an_original_that_adds_nothing_is_told(loaded: Loaded) -> None:
+def test_an_original_that_adds_nothing_is_refused(loaded: Loaded) -> None:
     with pytest.raises(UserError) as caught:
         predict_summaries(silent(loaded), rows_of(DOCUMENTS), settings(), 0, may_be_empty=False)
     assert str(caught.value) == (

@@ -58,10 +58,11 @@ def test_one_window_has_no_interval() -> None:
 
 
 def test_a_paired_difference_is_narrower_than_the_figures() -> None:
-    base = np.random.default_rng(0).normal(30, 8, 80)
+    generator = np.random.default_rng(0)
+    base = generator.normal(30, 8, 80)
     before, after = (
         scores(base.tolist(), list(range(80))),
-        scores((base + 2 + 1e-3 * base % 1e-3).tolist(), list(range(80))),
+        scores((base + 2 + generator.normal(0, 1e-4, 80)).tolist(), list(range(80))),
     )
     bits = compared("bits_per_byte", original=before, pruned=after)
     difference, own = bits.changes["pruned", "original"].interval, bits.estimates["original"].interval

@@ -1,4 +1,4 @@
-"""Loading: merged blocks share one parameter, tokens fit the model, and a lack of memory is told as one."""
+"""Loading: merged blocks share one parameter, tokens fit the model, and a lack of memory is reported as such."""
 
 from pathlib import Path
 from typing import Any

@@ -26,17 +26,7 @@ def test_a_clone_has_the_same_bytes(tmp_path: Path, convert: str) -> None:
     git(tmp_path, "init", "-q", str(origin))
     git(origin, "add", "--force", ".")
     git(origin, "commit", "-q", "-m", "all")
-    git(
-        tmp_path,
-        "-c",
-        f"core.autocrlf={convert}",
-        "clone",
-        "-q",
-        "--config",
-        f"core.autocrlf={convert}",
-        "origin",
-        "clone",
-    )
+    git(tmp_path, "clone", "-q", "--config", f"core.autocrlf={convert}", "origin", "clone")
     assert git(clone, "status", "--porcelain") == ""
     assert git(clone, "ls-files", "--eol").count("w/crlf") == 0
     assert all((clone / name).read_bytes() == (ROOT / name).read_bytes() for name in TRACKED)

@@ -74,8 +74,8 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"summarize.cue": ""}, ("summarize.cue: got '', takes the text that follows",)),
     ({"statistics.resamples": 10}, ("statistics.resamples: got 10, takes a whole number from 100",)),
     (
-        {"statistics.resamples": 159},
-        ("statistics.resamples: got 159, but 4 models are compared, and fewer than 160 allow no significant diff",),
+        {"statistics.resamples": 119},
+        ("statistics.resamples: got 119, takes at least 120 for 3 comparisons: with fewer, no sampled p-value is bel",),
     ),
     ({"sensitivity.tokens": 63}, ("sensitivity.tokens: got 63, takes at least perplexity.context, which is 64",)),
     ({"compare.variants": ["merged_2", "pruned_2"]}, ("compare.variants: got", "'pruned_2' is none of them")),
@@ -243,7 +243,7 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a bias": (
         add_tensor("model.layers.0.self_attn.q_proj.bias", 32),
-        "mine/model: holds model.layers.0.self_attn.q_proj.bias, which the model of its config.json has no place for",
+        "mine/model: holds model.layers.0.self_attn.q_proj.bias, which the model in its config.json does not have",
     ),
     "a block more": (
         set_config(num_hidden_layers=1),
@@ -255,8 +255,8 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "float64": (in_dtype(torch.float64), "mine/model: model.embed_tokens.weight is F64; save the model as float32"),
     "float8": (in_dtype(torch.float8_e4m3fn), "mine/model: model.embed_tokens.weight is F8_E4M3; save the model as"),
-    "a text for a number": (set_config(hidden_size="32"), "mine/model/config.json: describes no model ("),
-    "heads that do not fit": (set_config(num_attention_heads=5), "mine/model/config.json: describes no model ("),
+    "a text for a number": (set_config(hidden_size="32"), "mine/model/config.json: is no valid model config ("),
+    "heads that do not fit": (set_config(num_attention_heads=5), "mine/model/config.json: is no valid model config ("),
     "no tokenizer": (remove("tokenizer.json", "tokenizer_config.json"), "holds no tokenizer that can be read"),
 }
 
@@ -376,7 +376,7 @@ BAD_DATA: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "reviews of one class": (
         "reviews",
         rows("reviews.jsonl", GOOD_REVIEW, {"text": "b", "label": 1}),
-        "reviews: class negative has no rows (negative 0, positive 2); give some, or correct reviews.classes",
+        "reviews: class negative has no rows (negative 0, positive 2); add some, or correct reviews.classes",
     ),
     "a text of two labels": (
         "reviews",
@@ -386,7 +386,7 @@ BAD_DATA: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "text of one line": (
         "text",
         write("text.txt", b"the cat sat"),
-        "no line of text.txt begins after 0.7 of it, so none",
+        "text: text.txt has no line break with text after 70% of its length, so nothing",
     ),
     "label unknown": ("reviews", rows("reviews.jsonl", {"text": "b", "label": "so"}), "label 'so' is outside the cla"),
     "label negative": ("reviews", rows("reviews.jsonl", {"text": "b", "label": -1}), "row 1: label -1 is outside"),
@@ -507,7 +507,9 @@ def test_training_reviews_of_one_class(project: Path, run_stage: RunStage) -> No
     write_jsonl(project / "mine" / "reviews.jsonl", rows)
     for item in ("model", "reviews"):
         assert run_stage("download", item).status == 0
-    assert_one_line(run_stage("classify", "original"), 1, "all of one class")
+    assert_one_line(
+        run_stage("classify", "original"), 1, "the training reviews that were drawn lack a class (20 of class 0, 0"
+    )
 
 
 def test_summaries_that_are_all_empty(downloaded: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,7 +279,9 @@ def test_a_single_step_trains(tiny_folder: Path, original: Path, tmp_path: Path)
     assert all(changed)
 
 
-def test_a_model_that_overflows_is_not_told_to_learn_slower(tiny_folder: Path, original: Path, tmp_path: Path) -> None:
+def test_an_overflow_before_the_first_step_does_not_blame_the_learning_rate(
+    tiny_folder: Path, original: Path, tmp_path: Path
+) -> None:
     model = load(tiny_folder, original, CPU.for_training())
     with torch.no_grad():
         model.model.get_input_embeddings().weight[1:] = torch.inf

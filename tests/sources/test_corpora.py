@@ -79,7 +79,7 @@ def test_one_text_is_cut_in_two_at_a_line(text: str, share: float) -> None:
         rest = text[int(share * len(text)) :].partition("\n")[2]
         item = params_of(Path(folder), text__test_share=share).text
         if not rest.strip():
-            with pytest.raises(UserError, match=r"no line of text\.txt begins after"):
+            with pytest.raises(UserError, match=r"text\.txt has no line break with text after"):
                 read_text(item, {UNSPLIT: [path]}, seed=0)
             return
         rows = read_text(item, {UNSPLIT: [path]}, seed=0)

@@ -79,7 +79,7 @@ def test_equal_ids_of_two_rated_files_are_refused(tmp_path: Path) -> None:
 def test_one_document_is_not_split(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "text.jsonl", [{"text": "the cat sat"}])
     files = {UNSPLIT: [tmp_path / "text.jsonl"]}
-    with pytest.raises(UserError, match="is one document, which test_share does not split; give more documents, or"):
+    with pytest.raises(UserError, match="has only one document, so test_share cannot split it; give more, or"):
         read_text(item(format="table", test_share=0.5), files, seed=0)
     assert [row["split"] for row in read_text(item(format="table"), files, seed=0)] == ["test"]
 
@@ -90,12 +90,13 @@ def test_of_two_documents_one_is_left_to_train_on(tmp_path: Path) -> None:
     assert sorted(row["split"] for row in rows) == ["test", "train"]
 
 
-def test_a_text_of_one_line_is_told_what_helps(tmp_path: Path) -> None:
+def test_a_text_of_one_line_is_refused_with_a_remedy(tmp_path: Path) -> None:
     files = {UNSPLIT: [written(tmp_path / "text.txt", "one line only")]}
     with pytest.raises(UserError) as caught:
         read_text(item(test_share=0.5), files, seed=0)
     assert str(caught.value) == (
-        "text: no line of text.txt begins after 0.5 of it, so none is left to train on; break it into shorter lines, "
+        "text: text.txt has no line break with text after 50% of its length, so nothing is left to train on; "
+        "break it into shorter lines, "
         "or set text.test_share to 1"
     )
     assert len(read_text(item(test_share=1.0), files, seed=0)) == 1

@@ -55,8 +55,6 @@ def predict_classes(
 
 
 def _check_classes(classes: Labels, counts: Labels) -> None:
-    if len(classes) < 2:
-        raise UserError("the reviews are all of one class; correct reviews in params.yaml")
     if not counts.all():
         each = ", ".join(f"{count} of class {name}" for name, count in zip(classes, counts, strict=True))
         raise UserError(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from stages.lib.files.errors import UserError
 from stages.lib.inference.batches import by_length, features, last_states
-from stages.lib.inference.device import check_finite
+from stages.lib.inference.device import check_first_loss
 from stages.lib.inference.loading import Loaded
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def fine_tune(
     for batch in progress:
         logits = head(last_states(loaded, [train[index] for index in batch]).float())
         loss = functional.cross_entropy(logits, torch.as_tensor(labels[batch], device=logits.device))
-        if not optimizer.state:  # before its first step, no learning rate is at fault
-            check_finite(loss.detach(), "the first losses of fine-tuning", loaded.runs_on.dtype)
+        check_first_loss(loss, optimizer, "fine-tuning", loaded.runs_on.dtype)
         if not torch.isfinite(loss):
             raise UserError(
                 "fine-tuning diverged (its loss is not finite); lower classify.learning_rate in params.yaml"

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from stages.lib.plumbing.params import Summarize
 
 _CLOSING = r"[\"')\]”’»›」』）】》〉］｣〕〗]*"
-# A period may stand in a number or an abbreviation, so white space has to follow; the others end a sentence anywhere.
+# A sentence ends at . ! ? … before white space, since a period may stand in a number; the signs of other scripts end
+# it anywhere.
 _SENTENCE = re.compile(rf".*?(?:[.!?…]{_CLOSING}(?=\s|$)|(?:[。｡！？।॥؟۔።။។]|．(?!\d))+{_CLOSING})", re.DOTALL)
 
 

@@ -63,7 +63,7 @@ def compare(figure: Figure, tables: Tables, resamples: int, seed: int) -> Compar
 
 
 def _paired_p(figure: Figure, before: pd.DataFrame, after: pd.DataFrame, resamples: int, seed: int) -> PValue:
-    if figure.key == "accuracy":
+    if figure.proportion:
         return PValue(mcnemar(before["right"].to_numpy(bool), after["right"].to_numpy(bool)))
     return paired_p((after[figure.values] - before[figure.values]).to_numpy(np.float64), resamples, seed)
 

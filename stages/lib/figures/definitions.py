@@ -35,6 +35,8 @@ class Figure:
     smallest: float = 0.0
     """The smallest value that the figure can have."""
     largest: float = math.inf
+    proportion: bool = False
+    """Whether it is the share of the items that are right: Wilson's, Bonett & Price's and McNemar's methods apply."""
 
     @property
     def change(self) -> Literal["ratio", "difference"]:
@@ -45,7 +47,7 @@ class Figure:
 FIGURES = (
     Figure("perplexity", "perplexity", "lower", "perplexity", "nll", "tokens", _exp, smallest=1),
     Figure("bits_per_byte", "bits per byte", "lower", "perplexity", "nll", "bytes", lambda nats: nats / np.log(2)),
-    Figure("accuracy", "accuracy", "higher", "classify", "right", "one", largest=1),
+    Figure("accuracy", "accuracy", "higher", "classify", "right", "one", largest=1, proportion=True),
     Figure("rouge1", "ROUGE-1", "higher", "summarize", "rouge1", "one", largest=1),
     Figure("rouge2", "ROUGE-2", "higher", "summarize", "rouge2", "one", largest=1),
     Figure("rougeL", "ROUGE-L", "higher", "summarize", "rougeL", "one", largest=1),
@@ -79,7 +81,7 @@ def estimates(figure: Figure, rows: Sequence[pd.DataFrame], resamples: int, seed
     """A figure of some models on the same items, with its intervals: Wilson's for a proportion, else a bootstrap's."""
     values = np.array([of_model[figure.values].to_numpy(np.float64) for of_model in rows])
     weights = rows[0][figure.weights].to_numpy(np.float64)
-    if figure.key == "accuracy":
+    if figure.proportion:
         proportions = [wilson(int(of_model.sum()), len(weights)) for of_model in values]
         return _estimates(figure, values, weights, proportions)
     scaled = _estimates(figure, values, weights, ratio_intervals(values, weights, resamples, seed))
@@ -92,7 +94,7 @@ def changes(
     """A figure's change from the first to the second model of each pair, on the same items, with its interval."""
     values = np.array([(after[figure.values] - before[figure.values]).to_numpy(np.float64) for before, after in pairs])
     weights = pairs[0][0][figure.weights].to_numpy(np.float64)
-    if figure.key == "accuracy":
+    if figure.proportion:
         right = [(before["right"].to_numpy(bool), after["right"].to_numpy(bool)) for before, after in pairs]
         return _estimates(figure, values, weights, [bonett_price(*both) for both in right])
     return _estimates(figure, values, weights, ratio_intervals(values, weights, resamples, seed))

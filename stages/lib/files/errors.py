@@ -17,5 +17,5 @@ class ParamsError(UserError):
 
 def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out: Python's, torch's on any device, or what a library quotes of the system's error."""
-    told = r"out of memory|can't allocate memory|cannot allocate memory|(os error|errno) 12\b"
-    return isinstance(error, MemoryError) or re.search(told, str(error), re.IGNORECASE) is not None
+    pattern = r"out of memory|can't allocate memory|cannot allocate memory|(os error|errno) 12\b"
+    return isinstance(error, MemoryError) or re.search(pattern, str(error), re.IGNORECASE) is not None

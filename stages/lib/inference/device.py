@@ -55,3 +55,9 @@ def check_finite(values: torch.Tensor, what: str, dtype: torch.dtype) -> None:
     if not torch.isfinite(values).all():
         remedy = "repair the model" if dtype == torch.float32 else "set compute.dtype to float32 in params.yaml"
         raise UserError(f"{what} are not finite in {str(dtype).removeprefix('torch.')}; {remedy}")
+
+
+def check_first_loss(loss: torch.Tensor, optimizer: torch.optim.Optimizer, what: str, dtype: torch.dtype) -> None:
+    """Raise as `check_finite` before the optimizer's first step, when no learning rate is at fault."""
+    if not optimizer.state:
+        check_finite(loss.detach(), f"the first losses of {what}", dtype)

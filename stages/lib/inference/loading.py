@@ -67,7 +67,7 @@ def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loade
     A pass raises UserError if a token has no embedding, or if the head's logits of the next token are not finite.
     """
     folder = made.checkpoint.folder
-    first = first_names(made.weights)
+    first_name = first_names(made.weights)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         config = AutoConfig.for_model(**made.config)
@@ -87,13 +87,13 @@ def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loade
     absent = sorted(info["missing_keys"])
     if absent:
         raise UserError(f"{folder}: lacks the weights {absent[0]}; run `dvc checkout` or `dvc repro`")
-    for name, one in first.items():
-        if one != name:  # merged blocks share their weights in training, too
+    for name, shared in first_name.items():
+        if shared != name:  # merged blocks share their weights in training, too
             layer, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(layer), attribute, model.get_parameter(one))
+            setattr(model.get_submodule(layer), attribute, model.get_parameter(shared))
     model.to(device.device).eval()
     model.get_input_embeddings().register_forward_pre_hook(_check_tokens)
-    if not device.trains:  # training tells a divergence apart
+    if not device.trains:  # training reports a loss that is not finite itself
         model.get_output_embeddings().register_forward_hook(partial(_check_logits, device.dtype))
     masks = {name: mask.to(device.device) for name, mask in made.masks.items()} if keep_masks else {}
     return Loaded(model, tokenizer, made.checkpoint, device, masks)

@@ -19,8 +19,8 @@ from stages.lib.recovery.schedule import TRAINING_WINDOW
 from stages.lib.shrinking.variants import NAMES, parse_variant
 
 PARAMS = Path("params.yaml")
-RESAMPLES_PER_MODEL = 40
-"""From here on, the smallest sampled p-value, 2 / (resamples + 1), stays below 0.05 after Holm's correction."""
+RESAMPLES_PER_COMPARISON = 40
+"""From here on, the smallest sampled p-value, 2 / (resamples + 1), is below 0.05 after Holm's correction."""
 PATTERN_TOLERANCE = 1e-4
 """The largest difference between `prune.sparsity` and the share that N:M prunes, since a third has no last digit."""
 
@@ -184,7 +184,8 @@ class Frontier(Section):
 
 class Statistics(Section):
     resamples: int = Field(
-        ge=100, description="a whole number from 100, at least 40 per model: resamples for each interval and p-value"
+        ge=100,
+        description="a whole number from 100, at least 40 per model other than the original: resamples per figure",
     )
 
 
@@ -223,11 +224,12 @@ def load_params(path: Path = PARAMS) -> Params:
     # Read from the content, since a test checks which sections of `params` a stage reads against dvc.yaml.
     if "distilled" in content["compare"]["variants"] and content["distilled"]["source"] == "none":
         raise ParamsError(f"{path}: compare.variants: got 'distilled', but distilled.source is none; name a checkpoint")
-    models, resamples = 2 + len(content["compare"]["variants"]), content["statistics"]["resamples"]
-    if resamples < RESAMPLES_PER_MODEL * models:
+    comparisons, resamples = 1 + len(content["compare"]["variants"]), content["statistics"]["resamples"]
+    least = RESAMPLES_PER_COMPARISON * comparisons
+    if resamples < least:
         raise ParamsError(
-            f"{path}: statistics.resamples: got {resamples}, but {models} models are compared, and fewer than "
-            f"{RESAMPLES_PER_MODEL * models} allow no significant difference; raise it"
+            f"{path}: statistics.resamples: got {resamples}, takes at least {least} for {comparisons} comparisons: with "
+            "fewer, no sampled p-value is below 0.05 after Holm's correction"
         )
     if content["sensitivity"]["tokens"] < content["perplexity"]["context"]:
         raise ParamsError(

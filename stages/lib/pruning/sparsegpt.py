@@ -6,7 +6,7 @@ weight (i, j) is (W_ij / U_jj)². A pruned weight's error e = W_ij / U_jj, times
 from j on, which is the least-squares update of the layer's outputs. Reference code: IST-DASLab/sparsegpt. Differs
 from it: exactly k weights are pruned, and the calibration text is `prune.calibration_tokens` of the text's train
 split in place of C4. The weights of an input that is always zero cost nothing, so they are pruned first, as there;
-those beyond k stay, where the reference sets them to zero as well.
+the reference zeroes all of them, here at most k.
 """
 
 from typing import TYPE_CHECKING

@@ -99,7 +99,7 @@ def size_of(model: Materialized, folder: Path) -> dict[str, int]:
         stored = [model.checkpoint.path]
     return {
         "total_parameters": sum(weight.numel() for weight in model.weights.values()),
-        "distinct_parameters": sum({weight.data_ptr(): weight.numel() for weight in model.weights.values()}.values()),
+        "distinct_parameters": sum(model.weights[name].numel() for name in set(first_names(model.weights).values())),
         "effective_parameters": sum(int(torch.count_nonzero(weight)) for weight in model.weights.values()),
         "prunable_weights": sum(model.weights[name].numel() for name in prunable),
         "pruned_weights": sum(int(torch.count_nonzero(model.masks[name])) for name in prunable if name in model.masks),

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from stages.lib.files.errors import UserError
 from stages.lib.files.sampling import shuffled
 from stages.lib.inference.calibration import first_tokens
-from stages.lib.inference.device import check_finite
+from stages.lib.inference.device import check_first_loss
 from stages.lib.inference.loading import Loaded
 from stages.lib.recovery.schedule import learning_rate, window_tokens, windows_per_step
 from stages.lib.recovery.states import Log, load_state, newest_state, save_state
@@ -82,16 +82,15 @@ def _step(
     total = 0.0
     for window in windows:
         loss = _loss(student, teacher, window[None].to(student.device)) / len(windows)
-        if not optimizer.state:  # before its first step, no learning rate is at fault
-            check_finite(loss.detach(), "the first losses of recovery", student.runs_on.dtype)
-        _check_finite(loss, "loss", folder)
+        check_first_loss(loss, optimizer, "recovery", student.runs_on.dtype)
+        _check_converging(loss, "loss", folder)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     for name, mask in zeros.items():
         gradient = model.get_parameter(name).grad
         assert gradient is not None
         gradient.masked_fill_(mask, 0)
-    _check_finite(nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT), "gradient", folder)
+    _check_converging(nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT), "gradient", folder)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
@@ -115,7 +114,7 @@ def _log_probabilities(loaded: Loaded, tokens: torch.Tensor) -> torch.Tensor:
     return logits.float().log_softmax(dim=-1)
 
 
-def _check_finite(value: torch.Tensor, name: str, folder: Path) -> None:
+def _check_converging(value: torch.Tensor, name: str, folder: Path) -> None:
     if not torch.isfinite(value):
         kept = newest_state(folder)
         raise UserError(

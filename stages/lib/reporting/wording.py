@@ -160,7 +160,7 @@ def frontier_rows(frontier: pd.DataFrame) -> list[list[str]]:
 
 
 def matrix_rows(matrices: pd.DataFrame) -> list[list[str]]:
-    """The kinds of matrices pruned alone, header first, those first that cost most per weight."""
+    """The kinds of matrices pruned alone, header first, sorted by cost per weight, highest first."""
     table = [["kind of matrix", "weights pruned", "perplexity / unpruned ↓", "nats per million weights ↓"]]
     for row in matrices.sort_values("nats_per_million", ascending=False, kind="stable").to_dict("records"):
         ratio = estimated(_measured(row, "ratio"))

@@ -69,6 +69,6 @@ def _check_classes(rows: Sequence[Row], classes: Sequence[str]) -> None:
     if 0 in counts:
         listed = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
         raise UserError(
-            f"reviews: class {classes[counts.index(0)]} has no rows ({listed}); give some, or correct reviews.classes "
+            f"reviews: class {classes[counts.index(0)]} has no rows ({listed}); add some, or correct reviews.classes "
             "in params.yaml"
         )

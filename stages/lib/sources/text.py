@@ -32,7 +32,7 @@ def read_text(item: "Text", files: Files, seed: int) -> list[Row]:
         (row,) = documents[UNSPLIT]
         if item.format not in PLAIN:
             raise UserError(
-                "text: is one document, which test_share does not split; give more documents, or set test_share to 1"
+                "text: has only one document, so test_share cannot split it; give more, or set text.test_share to 1"
             )
         return _cut(row["document"], row["text"], share)
     return split_rows(documents, share, seed)
@@ -43,8 +43,8 @@ def _cut(name: str, text: str, test_share: float) -> list[Row]:
     end = text.find("\n", int(test_share * len(text))) + 1
     if not (end and text[end:].strip()):
         raise UserError(
-            f"text: no line of {name} begins after {test_share:g} of it, so none is left to train on; "
-            "break it into shorter lines, or set text.test_share to 1"
+            f"text: {name} has no line break with text after {test_share:.0%} of its length, so nothing is left to "
+            "train on; break it into shorter lines, or set text.test_share to 1"
         )
     return [
         {"document": name, "split": "test", "text": text[:end]},

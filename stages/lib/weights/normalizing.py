@@ -31,8 +31,8 @@ def normalize_folder(source: Path, out: Path) -> None:
     """Write a Hugging Face model folder into `out`, in the dtype of its files, tensor names as the family's.
 
     Tensors of several dtypes get the smallest one that holds all of them. Raises UserError if the folder is
-    incomplete, damaged, quantized, of an unknown family, holds weights that the model has no place for, or has weights
-    not finite.
+    incomplete, damaged, quantized or of an unknown family, or holds an adapter, a tensor that the model lacks, or
+    weights that are not finite.
     """
     family_of(source)
     if "quantization_config" in read_config(source):
@@ -48,7 +48,7 @@ def normalize_folder(source: Path, out: Path) -> None:
     try:
         AutoConfig.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
-        raise UserError(f"{source}/config.json: describes no model ({error}); correct it") from None
+        raise UserError(f"{source}/config.json: is no valid model config ({error}); correct it") from None
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -67,7 +67,7 @@ def normalize_folder(source: Path, out: Path) -> None:
     unknown = [name for name in sorted(info["unexpected_keys"]) if not name.endswith(_MASK)]
     if unknown:
         raise UserError(
-            f"{source}: holds {unknown[0]}, which the model of its config.json has no place for; "
+            f"{source}: holds {unknown[0]}, which the model in its config.json does not have; "
             "correct config.json, or remove the tensor"
         )
     # A head that differs from the embedding is a head of its own, whatever the config says.
@@ -90,7 +90,7 @@ def _dtype_of(source: Path) -> torch.dtype:
                     found.add(DTYPES[dtype])
                 elif dtype.startswith(("F", "C")):
                     raise UserError(f"{source}: {name} is {dtype}; save the model as float32, float16 or bfloat16")
-    return reduce(torch.promote_types, found, next(iter(found), torch.float32))
+    return reduce(torch.promote_types, found) if found else torch.float32
 
 
 def normalize_gguf(source: Path, out: Path) -> None:
