@@ -228,8 +228,8 @@ def load_params(path: Path = PARAMS) -> Params:
     least = RESAMPLES_PER_COMPARISON * comparisons
     if resamples < least:
         raise ParamsError(
-            f"{path}: statistics.resamples: got {resamples}, takes at least {least} for {comparisons} comparisons: with "
-            "fewer, no sampled p-value is below 0.05 after Holm's correction"
+            f"{path}: statistics.resamples: got {resamples}, takes at least {least} for {comparisons} comparisons: "
+            "with fewer, no sampled p-value is below 0.05 after Holm's correction"
         )
     if content["sensitivity"]["tokens"] < content["perplexity"]["context"]:
         raise ParamsError(
