@@ -24,12 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import warm_python
 from filelock import FileLock
 from ruamel.yaml import YAML
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -38,8 +40,10 @@ from stages.lib.inference.device import Device
 from stages.lib.inference.loading import Loaded, ready
 from stages.lib.pruning.selection import select
 from stages.lib.recipes.magnitude import MagnitudePruned, Part, weights_in
-from stages.lib.recipes.recipe import materialize
+from stages.lib.recipes.merged import MergedFeedForward, merge, write_permutations
+from stages.lib.recipes.recipe import materialize, write_recipe
 from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.families import family_of
 
 if TYPE_CHECKING:
     from repository import Repository
@@ -272,6 +276,32 @@ TINY_PARAMS: dict[str, Any] = {
     "reviews": {"source": "local", "path": "mine/reviews.jsonl"},
     "documents": {"source": "local", "path": "mine/documents.jsonl"},
 }
+
+
+DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}
+"""By family, the key of the config that holds the number of blocks."""
+
+
+def merged_by_three(base: Path, folder: Path) -> Path:
+    """The recipe that merges three of a base's four blocks, in random orders of their neurons."""
+    folder.mkdir()
+    family = family_of(base)
+    neurons = {"llama": 64, "gpt2": 128}[family.model_type]
+    orders = {block: np.random.default_rng(block).permutation(neurons).astype(np.uint16) for block in (1, 2)}
+    digest = merge(load_file(base / "model.safetensors"), family, 4, 3, False, orders)
+    write_permutations(orders, folder)
+    recipe = MergedFeedForward(base_sha256=Checkpoint(base).sha256, n=3, anchor_only=False, merged_sha256=digest)
+    write_recipe(recipe, folder)
+    return folder
+
+
+def feed_forwards(base: Path) -> list[list[str]]:
+    """The names of each merged tensor in the three blocks."""
+    family = family_of(base)
+    assert family.feed_forward is not None
+    there = load_file(base / "model.safetensors")
+    names = [[family.inside(block, name) for block in (0, 1, 2)] for name in family.feed_forward.neuron_axes]
+    return [group for group in names if group[0] in there]
 
 
 SENSITIVITY = {

@@ -10,10 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CPU, TINY, Finished, changed_params, enclosing, load, magnitude_recipe, prose, write_params
+from conftest import (
+    CPU,
+    TINY,
+    Finished,
+    changed_params,
+    enclosing,
+    feed_forwards,
+    load,
+    magnitude_recipe,
+    merged_by_three,
+    prose,
+    write_params,
+)
 from hypothesis import given
 from hypothesis import strategies as st
-from inference.test_loading import feed_forwards, merged_by_three
 from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, TINY, load, magnitude_recipe, prose
+from conftest import CPU, DEPTH_KEY, TINY, load, magnitude_recipe, prose
 from transformers import PreTrainedTokenizerFast
 
 from stages.lib.evaluation.sensitivity import score_points
@@ -27,7 +27,6 @@ from stages.lib.weights.families import family_of
 
 SETTINGS = Perplexity(context=32, stride=16, batch_size=3)
 DEPTH = 4
-DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}
 
 
 @pytest.fixture(params=["llama", "gpt2"])

@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from conftest import CPU, TINY, TINY_PARAMS, load
-from safetensors.torch import load_file
+from conftest import CPU, DEPTH_KEY, TINY, TINY_PARAMS, feed_forwards, load, merged_by_three
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from stages.lib.evaluation.summarization import summarize
@@ -15,13 +13,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
 from stages.lib.inference.device import Device
 from stages.lib.plumbing.params import Summarize
-from stages.lib.recipes.merged import MergedFeedForward, merge, write_permutations
-from stages.lib.recipes.recipe import write_recipe
 from stages.lib.reporting.exporting import export
-from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import family_of
-
-DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}
 
 
 @pytest.fixture(params=list(TINY))
@@ -37,27 +29,6 @@ def base(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: PreTrainedTo
 @pytest.fixture
 def merged(base: Path, tmp_path: Path) -> Path:
     return merged_by_three(base, tmp_path / "merged")
-
-
-def merged_by_three(base: Path, folder: Path) -> Path:
-    folder.mkdir()
-    family = family_of(base)
-    neurons = {"llama": 64, "gpt2": 128}[family.model_type]
-    orders = {block: np.random.default_rng(block).permutation(neurons).astype(np.uint16) for block in (1, 2)}
-    digest = merge(load_file(base / "model.safetensors"), family, 4, 3, False, orders)
-    write_permutations(orders, folder)
-    recipe = MergedFeedForward(base_sha256=Checkpoint(base).sha256, n=3, anchor_only=False, merged_sha256=digest)
-    write_recipe(recipe, folder)
-    return folder
-
-
-def feed_forwards(base: Path) -> list[list[str]]:
-    """The names of each merged tensor in the three blocks."""
-    family = family_of(base)
-    assert family.feed_forward is not None
-    there = load_file(base / "model.safetensors")
-    names = [[family.inside(block, name) for block in (0, 1, 2)] for name in family.feed_forward.neuron_axes]
-    return [group for group in names if group[0] in there]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

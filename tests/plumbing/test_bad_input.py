@@ -251,7 +251,7 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a classifier": (
         add_tensor("score.weight", 2, 32),
-        "holds score.weight, which the model of its config.json",
+        "holds score.weight, which the model in its config.json",
     ),
     "float64": (in_dtype(torch.float64), "mine/model: model.embed_tokens.weight is F64; save the model as float32"),
     "float8": (in_dtype(torch.float8_e4m3fn), "mine/model: model.embed_tokens.weight is F8_E4M3; save the model as"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, TINY, load
+from conftest import CPU, DEPTH_KEY, TINY, load
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from stages.lib.files.errors import UserError
@@ -16,7 +16,6 @@ from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.families import FAMILIES, LLAMA
 
 KEPT = [0, 2, 4]
-DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}
 
 
 @pytest.fixture(params=["llama", "gpt2"])

@@ -15,8 +15,19 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import CPU, ROOT, TINY, Finished, changed_params, load, prose, write_jsonl, write_params
-from inference.test_loading import feed_forwards, merged_by_three
+from conftest import (
+    CPU,
+    ROOT,
+    TINY,
+    Finished,
+    changed_params,
+    feed_forwards,
+    load,
+    merged_by_three,
+    prose,
+    write_jsonl,
+    write_params,
+)
 from repository import ENVIRONMENT, Repository, ran
 from ruamel.yaml import YAML
 from safetensors.torch import load_file

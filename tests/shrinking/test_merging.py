@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, TINY, load, prose
+from conftest import CPU, DEPTH_KEY, TINY, load, prose
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -26,7 +26,6 @@ from stages.lib.weights.family import Family
 
 DEPTH = 5
 TEXT = [prose(200, seed) for seed in range(3)]
-DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}
 NEURONS = {"llama": 64, "gpt2": 128}
 
 
