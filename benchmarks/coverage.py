@@ -30,6 +30,12 @@ def perplexity(generator: np.random.Generator, items: int) -> tuple[Values, Valu
     return tokens * (2.9 + generator.gamma(2, 0.45, items)), tokens
 
 
+def very_unequal(generator: np.random.Generator, items: int) -> tuple[Values, Values]:
+    """The same changes on documents of which some are 20 times as long as the median."""
+    tokens = 10 + generator.lognormal(5.3, 1.5, items).round()
+    return tokens * generator.exponential(0.3, items), tokens
+
+
 def change(generator: np.random.Generator, items: int) -> tuple[Values, Values]:
     """The nats that a pruned model adds on such documents: an exponential variable of mean 0.3 per token."""
     tokens = 10 + generator.lognormal(5.3, 0.6, items).round()
@@ -45,6 +51,12 @@ def rare_rouge(generator: np.random.Generator, items: int) -> tuple[Values, Valu
     return rouge(generator, items, zeros=0.85)
 
 
+def rouge_change(generator: np.random.Generator, items: int) -> tuple[Values, Values]:
+    """Changes of such scores without a difference in truth: 70 % zeros, and differences of beta variables."""
+    zeros = generator.random(items) < 0.7
+    return np.where(zeros, 0, generator.beta(1.2, 6, items) - generator.beta(1.2, 6, items)), np.ones(items)
+
+
 def log_normal(generator: np.random.Generator, items: int) -> tuple[Values, Values]:
     return generator.lognormal(0, 1, items), np.ones(items)
 
@@ -52,8 +64,10 @@ def log_normal(generator: np.random.Generator, items: int) -> tuple[Values, Valu
 KINDS: Mapping[str, tuple[Draw, float]] = {
     "perplexity, documents of unequal length": (perplexity, 2.9 + 0.9),
     "change of perplexity, exponential": (change, 0.3),
+    "the same, lengths very unequal": (very_unequal, 0.3),
     "ROUGE, 45 % of the scores zero": (rouge, 0.55 * 1.2 / 7.2),
     "ROUGE, 85 % of the scores zero": (rare_rouge, 0.15 * 1.2 / 7.2),
+    "change of ROUGE, 70 % of the items equal": (rouge_change, 0.0),
     "log-normal": (log_normal, float(np.exp(0.5))),
 }
 """By name, how a sample is drawn, and its true ratio."""

@@ -253,6 +253,12 @@ def test_features_that_are_not_finite_are_one_line(tiny_folder: Path, original: 
         predict_classes(loaded, rows, test, classify_settings(mode=mode), seed=0)
 
 
+def test_a_last_step_that_diverges_blames_the_learning_rate(loaded: Loaded) -> None:
+    settings = classify_settings(mode="all", train_examples=8, batch_size=8, learning_rate=1e25)
+    with pytest.raises(UserError, match=r"fine-tuning diverged .*; lower classify\.learning_rate"):
+        predict_classes(loaded, reviews_of([0, 1] * 12), reviews_of([0, 1] * 12, start=100), settings, seed=0)
+
+
 # Merged blocks and few bits.
 
 

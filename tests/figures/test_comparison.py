@@ -183,6 +183,15 @@ def test_a_corrected_p_value_is_a_bound_if_it_follows_from_one() -> None:
     assert not middling.p_holm.bound
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_a_change_of_accuracy_stays_within_1(n: int) -> None:
+    right = pd.DataFrame({"document": range(n), "label": 1, "right": 1.0})
+    change = compared("accuracy", original=right, pruned=right.assign(right=0.0)).changes["pruned", "original"]
+    assert change.value == -1
+    assert change.interval is not None
+    assert -1 == change.interval.low < change.interval.high < 1
+
+
 def test_scores_that_are_all_zero_have_no_interval() -> None:
     kinds = {kind: [0.0] * 48 for kind in ("rouge1", "rouge2", "rougeL", "lead_rougeL")}
     found = figures_of("summarize", pd.DataFrame({"document": range(48), **kinds}), 200, 0)

@@ -109,6 +109,15 @@ def test_five_items_have_a_wide_interval() -> None:
     assert interval.high - interval.low > 0.8 * (student.high - student.low)
 
 
+def test_the_interval_reaches_as_far_as_students() -> None:
+    """Of symmetric differences, most of them 0, a bootstrap-t alone contains the true value in 86 % of the cases."""
+    values = np.array([0.0] * 22 + [0.2, -0.21, 0.1, -0.12, 0.3, -0.28, 0.05, -0.04, 0.15, -0.14])
+    student, interval = stats.ttest_1samp(values, 0).confidence_interval(), interval_of(values, np.ones(32))
+    assert interval is not None
+    assert interval.low <= student.low + 1e-12
+    assert interval.high >= student.high - 1e-12
+
+
 def test_each_ratio_has_the_interval_that_it_has_alone() -> None:
     values = np.random.default_rng(0).normal(size=(3, 40))
     values[1] = 2

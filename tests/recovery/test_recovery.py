@@ -279,7 +279,7 @@ def test_one_process_and_one_window_whatever_devices_there_are(
         lambda module, given, named: seen.append(tuple(named["input_ids"].shape)), with_kwargs=True
     )
     train(model, None, training_windows(model, DOCUMENTS, settings(), 0), settings(objective="lm"), tmp_path)
-    assert seen == [(1, 32)] * 6
+    assert seen == [(1, 32)] * (6 + 3)  # each step, and a look at the loss before each saved state
 
 
 def test_a_single_step_trains(tiny_folder: Path, original: Path, tmp_path: Path) -> None:
@@ -288,6 +288,28 @@ def test_a_single_step_trains(tiny_folder: Path, original: Path, tmp_path: Path)
     train(model, None, training_windows(model, DOCUMENTS, chosen, 0), chosen, tmp_path)
     changed = [not torch.equal(*pair) for pair in zip(model.model.parameters(), before.model.parameters(), strict=True)]
     assert all(changed)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_last_step_that_diverges_leaves_no_state(
+    tiny_folder: Path, original: Path, tmp_path: Path, steps: int
+) -> None:
+    model, chosen = (
+        load(tiny_folder, original, CPU.for_training()),
+        settings(objective="lm", steps=steps, learning_rate=1e16),
+    )
+    with pytest.raises(UserError, match=r"recovery diverged \(its (loss|gradient) is not finite\); lower recover"):
+        train(model, None, training_windows(model, DOCUMENTS, chosen, 0), chosen, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gradient_that_overflows_before_the_first_step_does_not_blame_the_learning_rate(
+    tiny_folder: Path, original: Path, tmp_path: Path
+) -> None:
+    model, chosen = load(tiny_folder, original, CPU.for_training()), settings(objective="lm")
+    model.model.get_input_embeddings().weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(UserError, match=r"the first gradients of recovery are not finite .*; repair the model"):
+        train(model, None, training_windows(model, DOCUMENTS, chosen, 0), chosen, tmp_path)
 
 
 def test_an_overflow_before_the_first_step_does_not_blame_the_learning_rate(
@@ -487,13 +509,13 @@ def test_the_last_good_state_is_kept_where_it_diverges_later(tiny_folder: Path, 
     seen = iter(range(100))
     original_forward = teacher.model.forward
 
-    def from_the_sixth_on_infinite(*arguments: Any, **named: Any) -> Any:
+    def later_infinite(*arguments: Any, **named: Any) -> Any:
         outputs = original_forward(*arguments, **named)
-        if next(seen) >= 5:
+        if next(seen) >= 6:  # four steps, and a look before each of two saved states
             outputs.logits[:] = torch.nan
         return outputs
 
-    teacher.model.forward = from_the_sixth_on_infinite
+    teacher.model.forward = later_infinite
     with pytest.raises(UserError, match=r"its loss is not finite\).*kept in .*step-4\)"):
         train(model, teacher, windows, chosen, tmp_path)
     states = sorted(path.name for path in tmp_path.iterdir())

@@ -86,6 +86,8 @@ def test_functions_of_one_name_have_ids_of_their_own(tmp_path: Path) -> None:
         ("def f(:\n", "thing/broken.py, line 1"),
         ("x = 1\n  y = 2\n", "thing/broken.py, line 2"),
         (b"x = '\0'", "thing/bro"),
+        ("x = " + "+".join(["1"] * 100_000) + "\n", "thing/bro"),
+        ("x = " + "-" * 100_000 + "1\n", "thing/bro"),
     ],
 )
 def test_a_module_that_is_not_python_is_named(tmp_path: Path, content: str | bytes, place: str) -> None:
@@ -95,6 +97,19 @@ def test_a_module_that_is_not_python_is_named(tmp_path: Path, content: str | byt
     assert str(caught.value).startswith(f"thing-1-py3-none-any.whl: {place}")
     assert "not Python 3." in str(caught.value)
     assert str(caught.value).endswith("; name another wheel under documents in params.yaml")
+
+
+def test_each_pair_counts_once(tmp_path: Path) -> None:
+    """Copies are no independent items: they would make intervals too narrow."""
+    path = tmp_path / "documents.jsonl"
+    write_jsonl(path, [{"text": text, "summary": "A cat."} for text in ("a", "b", "a", "a")])
+    assert [row["document"] for row in read_documents(item(), {UNSPLIT: [path]})] == ["0", "1"]
+
+
+def test_a_summary_line_may_end_as_its_script_does(tmp_path: Path) -> None:
+    path = wheel(tmp_path / "a.whl", m='def f():\n    """摘要。\n\n    说明文字。\n    """\n')
+    (row,) = read_documents(item(format="docstrings"), {UNSPLIT: [path]})
+    assert (row["summary"], row["text"]) == ("摘要。", "说明文字。")
 
 
 def test_a_damaged_module_is_named(tmp_path: Path) -> None:

@@ -90,6 +90,14 @@ def test_a_split_without_texts_of_its_own_is_refused(tmp_path: Path) -> None:
 STARS = ["1", "2", "3"]
 
 
+def test_repeated_reviews_are_said_to_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "reviews.jsonl"
+    rows = [("good", 1), ("bad", 0), ("good", 1), ("mixed", 0), ("mixed", 1), ("fine", 1), ("poor", 0)]
+    write_jsonl(path, [{"text": text, "label": label} for text, label in rows])
+    assert len(read_reviews(item(), {UNSPLIT: [path]}, seed=0)) == 4
+    assert capsys.readouterr().err == "reviews: 3 rows are left out, which repeat a text or give it another label\n"
+
+
 @pytest.mark.parametrize(
     ("given", "classes", "expected"),
     [

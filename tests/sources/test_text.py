@@ -108,6 +108,27 @@ def test_words_that_look_missing_are_text_in_csv(tmp_path: Path) -> None:
     assert [row["text"] for row in read_text(item(format="table"), {"test": [path]}, seed=0)] == texts
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["text\nHello, world\nGood, day\n", "text,n\na text,that has a comma,1\nb,c,2\n", "text,n\nb,2\na text,with,1\n"],
+)
+def test_cells_without_a_column_are_refused(tmp_path: Path, content: str) -> None:
+    """Read as an index, the first cells of such rows would be lost, and the others be taken for them."""
+    path = written(tmp_path / "text.csv", content)
+    with pytest.raises(UserError, match=r"text\.csv: (has rows with more cells than columns; put|not readable as csv)"):
+        read_text(item(format="table"), {"test": [path]}, seed=0)
+
+
+def test_a_comma_at_the_end_of_each_row_moves_no_text(tmp_path: Path) -> None:
+    path = written(tmp_path / "text.csv", "text,n\nHello,1,\nbye,2,\n")
+    try:
+        found = [row["text"] for row in read_text(item(format="table"), {"test": [path]}, seed=0)]
+    except UserError as error:
+        assert "more cells than columns" in str(error)
+    else:
+        assert found == ["Hello", "bye"]
+
+
 def test_an_empty_cell_of_csv_is_no_text(tmp_path: Path) -> None:
     path = written(tmp_path / "text.csv", 'text,more\nthe cat,x\n,x\n"",x\n')
     with pytest.raises(UserError, match=r"text\.csv, row 2: has no text; remove the row"):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from stages.lib.files.errors import UserError
 from stages.lib.inference.batches import by_length, features, last_states
-from stages.lib.inference.device import check_first_loss
+from stages.lib.inference.device import check_before_steps
 from stages.lib.inference.loading import Loaded
 
 if TYPE_CHECKING:
@@ -50,15 +50,20 @@ def fine_tune(
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=len(plan))
     loaded.model.train()
-    progress = tqdm(plan, unit="step", desc="fine-tuning")
-    for batch in progress:
+
+    def loss_of(batch: Sequence[int]) -> torch.Tensor:
         logits = head(last_states(loaded, [train[index] for index in batch]).float())
-        loss = functional.cross_entropy(logits, torch.as_tensor(labels[batch], device=logits.device))
-        check_first_loss(loss, optimizer, "fine-tuning", loaded.runs_on.dtype)
+        loss = functional.cross_entropy(logits, torch.as_tensor(labels[list(batch)], device=logits.device))
+        check_before_steps(loss, optimizer, "losses of fine-tuning", loaded.runs_on.dtype)
         if not torch.isfinite(loss):
             raise UserError(
                 "fine-tuning diverged (its loss is not finite); lower classify.learning_rate in params.yaml"
             )
+        return loss
+
+    progress = tqdm(plan, unit="step", desc="fine-tuning")
+    for batch in progress:
+        loss = loss_of(batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -66,6 +71,8 @@ def fine_tune(
         hold_masks(loaded)
         progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     loaded.model.eval()
+    with torch.no_grad():
+        loss_of(plan[-1])  # the last step may be the one that diverges
     revived = sum(bool(loaded.model.get_parameter(name)[mask].any()) for name, mask in loaded.masks.items())
     if revived:
         raise AssertionError(f"pruned weights of {revived} matrices are not zero after fine-tuning")

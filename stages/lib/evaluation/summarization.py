@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CLOSING = r"[\"')\]”’»›」』）】》〉］｣〕〗]*"
 # A sentence ends at . ! ? … before white space, since a period may stand in a number; the signs of other scripts end
 # it anywhere.
-_SENTENCE = re.compile(rf".*?(?:[.!?…]{_CLOSING}(?=\s|$)|(?:[。｡！？।॥؟۔።။។]|．(?!\d))+{_CLOSING})", re.DOTALL)
+_SENTENCE = re.compile(rf".*?(?:[.!?…]{_CLOSING}(?=\s|$)|(?:[。｡！？।॥؟۔።။។։།]|．(?!\d))+{_CLOSING})", re.DOTALL)
 
 
 def predict_summaries(

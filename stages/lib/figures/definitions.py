@@ -85,7 +85,7 @@ def estimates(figure: Figure, rows: Sequence[pd.DataFrame], resamples: int, seed
         proportions = [wilson(int(of_model.sum()), len(weights)) for of_model in values]
         return _estimates(figure, values, weights, proportions)
     scaled = _estimates(figure, values, weights, ratio_intervals(values, weights, resamples, seed))
-    return [replace(found, interval=_possible(figure, found.interval)) for found in scaled]
+    return [_within(found, figure.smallest, figure.largest) for found in scaled]
 
 
 def changes(
@@ -96,8 +96,11 @@ def changes(
     weights = pairs[0][0][figure.weights].to_numpy(np.float64)
     if figure.proportion:
         right = [(before["right"].to_numpy(bool), after["right"].to_numpy(bool)) for before, after in pairs]
-        return _estimates(figure, values, weights, [bonett_price(*both) for both in right])
-    return _estimates(figure, values, weights, ratio_intervals(values, weights, resamples, seed))
+        intervals: list[Interval | None] = [bonett_price(*both) for both in right]
+    else:
+        intervals = ratio_intervals(values, weights, resamples, seed)
+    scaled = _estimates(figure, values, weights, intervals)
+    return [_within(found, 0 if figure.change == "ratio" else -figure.largest, figure.largest) for found in scaled]
 
 
 def _estimates(figure: Figure, values: Values, weights: Values, intervals: Sequence[Interval | None]) -> list[Estimate]:
@@ -107,9 +110,10 @@ def _estimates(figure: Figure, values: Values, weights: Values, intervals: Seque
     ]
 
 
-def _possible(figure: Figure, interval: Interval | None) -> Interval | None:
-    """The part of an interval that holds values which the figure can have."""
-    return interval and Interval(max(figure.smallest, interval.low), min(figure.largest, interval.high))
+def _within(estimate: Estimate, smallest: float, largest: float) -> Estimate:
+    """The same estimate, its interval cut to the values that are possible."""
+    interval = estimate.interval
+    return replace(estimate, interval=interval and Interval(max(smallest, interval.low), min(largest, interval.high)))
 
 
 def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:

@@ -5,6 +5,7 @@ change from one model to another on the same items. A bootstrap resample is ther
 the sums of all models and changes over all resamples are one matrix product.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,10 +37,13 @@ class PValue(NamedTuple):
 def ratio_intervals(values: Values, weights: Values, resamples: int, seed: int) -> list[Interval | None]:
     """The bootstrap-t interval of each sum(values) / sum(weights) over the same items (Efron & Tibshirani 1993, 12.5).
 
-    Shapes: `values` (ratios, items), `weights` (items,). The standard error is that of the linearized ratio. None
-    where nothing can be said: for a single item, for items that do not differ, and where so many resamples lack any
-    spread that an end would be infinite.
+    Shapes: `values` (ratios, items), `weights` (items,). The standard error is that of the linearized ratio. On
+    either side the interval reaches at least as far as Student's: a bootstrap of few items that differ, and as often
+    in one direction as in the other, is too sure. None where nothing can be said: for a single item, for items that do
+    not differ, and where so many resamples lack any spread that an end would be infinite.
     """
+    from scipy import stats
+
     ratios = values.sum(axis=1) / weights.sum()
     deviations = values - ratios[:, None] * weights
     squares = (deviations**2).sum(axis=1)
@@ -49,6 +53,9 @@ def ratio_intervals(values: Values, weights: Values, resamples: int, seed: int) 
         axis=1,
         method="inverted_cdf",  # draws may be infinite, so none are averaged
     )
+    items = len(weights)
+    student = stats.t.ppf((1 + LEVEL) / 2, items - 1) * math.sqrt(items / max(1, items - 1))
+    low, high = np.minimum(low, -student), np.maximum(high, student)
     known = np.isfinite(low) & np.isfinite(high) & (squares > _NO_SPREAD * (values**2).sum(axis=1))
     ends = zip(known, ratios, np.sqrt(squares) / weights.sum(), low, high, strict=True)
     return [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.lib.figures.definitions import FIGURES, estimates, figures_of, items
+from stages.lib.figures.definitions import FIGURES, estimates, items
 from stages.lib.files.errors import UserError
 from stages.lib.files.parquet import read_table
 from stages.lib.files.writing import significant
@@ -43,8 +43,8 @@ def read_frontier(folder: Path, settings: "Frontier", resamples: int, seed: int)
             if sparsity not in paths:
                 raise UserError(f"{folder}: has no point of {method} at {sparsity}; run `dvc repro`")
             for point, scores in read_table(paths[sparsity]).groupby(POINT, sort=False):
-                figures = figures_of("perplexity", scores.drop(columns=POINT), resamples, seed)
-                rows.append(dict(zip(POINT, point, strict=True)) | figures)
+                (estimate,) = estimates(FIGURES[0], [items("perplexity", scores.drop(columns=POINT))], resamples, seed)
+                rows.append(dict(zip(POINT, point, strict=True)) | estimate.rounded("perplexity"))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

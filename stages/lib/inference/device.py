@@ -57,7 +57,7 @@ def check_finite(values: torch.Tensor, what: str, dtype: torch.dtype) -> None:
         raise UserError(f"{what} are not finite in {str(dtype).removeprefix('torch.')}; {remedy}")
 
 
-def check_first_loss(loss: torch.Tensor, optimizer: torch.optim.Optimizer, what: str, dtype: torch.dtype) -> None:
+def check_before_steps(values: torch.Tensor, optimizer: torch.optim.Optimizer, what: str, dtype: torch.dtype) -> None:
     """Raise as `check_finite` before the optimizer's first step, when no learning rate is at fault."""
     if not optimizer.state:
-        check_finite(loss.detach(), f"the first losses of {what}", dtype)
+        check_finite(values.detach(), f"the first {what}", dtype)

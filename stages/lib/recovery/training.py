@@ -21,7 +21,7 @@ from tqdm import tqdm
 from stages.lib.files.errors import UserError
 from stages.lib.files.sampling import shuffled
 from stages.lib.inference.calibration import first_tokens
-from stages.lib.inference.device import check_first_loss
+from stages.lib.inference.device import check_before_steps
 from stages.lib.inference.loading import Loaded
 from stages.lib.recovery.schedule import learning_rate, window_tokens, windows_per_step
 from stages.lib.recovery.states import Log, load_state, newest_state, save_state
@@ -60,6 +60,8 @@ def train(
         log.append({"step": step + 1, "loss": loss, "learning_rate": rate})
         progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
+            with torch.no_grad():  # a saved state is a good one
+                _check_converging(_loss(student, teacher, batch[-1][None].to(student.device)), "loss", folder)
             save_state(folder, model, optimizer, log)
     revived = sum(int(torch.count_nonzero(model.get_parameter(name)[mask])) for name, mask in zeros.items())
     if revived:
@@ -82,7 +84,7 @@ def _step(
     total = 0.0
     for window in windows:
         loss = _loss(student, teacher, window[None].to(student.device)) / len(windows)
-        check_first_loss(loss, optimizer, "recovery", student.runs_on.dtype)
+        check_before_steps(loss, optimizer, "losses of recovery", student.runs_on.dtype)
         _check_converging(loss, "loss", folder)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
@@ -90,7 +92,9 @@ def _step(
         gradient = model.get_parameter(name).grad
         assert gradient is not None
         gradient.masked_fill_(mask, 0)
-    _check_converging(nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT), "gradient", folder)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
+    check_before_steps(norm, optimizer, "gradients of recovery", student.runs_on.dtype)
+    _check_converging(norm, "gradient", folder)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()

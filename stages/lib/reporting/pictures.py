@@ -25,6 +25,8 @@ OWN_COLOURS = {"original": "#4477aa", "pruned": "#cc6677"}
 OTHERS = "#666666"
 PALETTE = ("#cc6677", "#4477aa", "#228833", "#aa8800", "#aa3377", "#66ccee", "#882255")
 """Of Tol's colours that colour-blind readers can tell apart."""
+LARGEST_DRAWN = 1e300
+"""An axis ends below the largest float."""
 WORST_SHOWN = 1000
 """Perplexities above this many times the original's are drawn at the upper edge, as arrows."""
 
@@ -88,7 +90,7 @@ def _reach(estimate: Estimate) -> list[list[float]] | None:
 
 def draw_frontier(frontier: pd.DataFrame, perplexity: Comparison, sizes: Mapping[str, Size], path: Path) -> None:
     """Each method's perplexity by effective parameters, and the models as points."""
-    worst = WORST_SHOWN * perplexity.estimates["original"].value
+    worst = min(WORST_SHOWN * perplexity.estimates["original"].value, LARGEST_DRAWN)
     colours = dict(zip(frontier["method"].unique(), PALETTE, strict=False))
     with _picture(path, 5) as (axis,):
         for (method, _), curve in frontier.groupby(["method", "recovery_steps"], sort=False):

@@ -140,7 +140,8 @@ def models_table(results: Results) -> tuple[list[str], dict[str, list[Cell]]]:
 
 
 def _cell(estimate: Estimate, marked: Sequence[Mark] = ()) -> Cell:
-    return Cell(estimated(estimate), estimate.value, marked)
+    value = "Infinity" if math.isinf(estimate.value) else estimate.value  # as JavaScript reads it
+    return Cell(estimated(estimate), value, marked)
 
 
 def curve_name(method: str, steps: int) -> str:

@@ -38,7 +38,7 @@ def docstring_rows(wheel: Path) -> list[Row]:
 def _parsed(archive: zipfile.ZipFile, module: str, wheel: str) -> ast.Module:
     try:
         return ast.parse(archive.read(module))
-    except (SyntaxError, ValueError) as error:  # ValueError: a null byte, before Python 3.12
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # a null byte; code nested too deeply
         line = getattr(error, "lineno", None)
         place = f"{module}, line {line}" if line else module
         raise UserError(
@@ -53,7 +53,7 @@ def _in_module(tree: ast.AST, prefix: str) -> Iterator[Row]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             name, lines = f"{prefix}:{node.name}", (ast.get_docstring(node) or "").splitlines()
-            summed_up = len(lines) > 2 and lines[0].endswith(".") and not lines[1].strip()
+            summed_up = len(lines) > 2 and lines[0].endswith((".", "。", "．", "｡", "।", "۔")) and not lines[1].strip()
             if summed_up and (text := _description(lines[2:])):
                 yield {"document": name, "text": text, "summary": lines[0].strip()}
             yield from _in_module(node, name)

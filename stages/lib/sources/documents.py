@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def read_documents(item: "Documents", files: Files) -> list[Row]:
-    """Read the files of the documents into rows; nothing is fitted on them, so they have no split.
+    """Read the files of the documents into rows, each pair once; nothing is fitted on them, so they have no split.
 
     Raises UserError if no document has the wanted number of words, or a summary is missing.
     """
@@ -32,8 +32,11 @@ def read_documents(item: "Documents", files: Files) -> list[Row]:
             }
             for number, (place, row) in enumerate(table_rows(paths, ("text", "summary"), item.columns))
         ]
+    distinct: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        distinct.setdefault((row["text"], row["summary"]), row)
     wanted = item.min_words or 1
-    kept = [row for row in rows if count_words(row["text"]) >= wanted]
+    kept = [row for row in distinct.values() if count_words(row["text"]) >= wanted]
     if rows and not kept:
         raise UserError(f"documents: none of {len(rows)} has {wanted} words; lower documents.min_words")
     return kept

@@ -1,7 +1,9 @@
 """Reviews for classification: rows of (document, split, text, label)."""
 
-from collections import defaultdict
+import sys
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from stages.lib.files.errors import UserError
@@ -27,7 +29,11 @@ def read_reviews(item: "Reviews", files: Files, seed: int) -> list[Row]:
         found = {split: [row for path in paths for row in hutto.reviews(path)] for split, paths in files.items()}
     else:
         found = _from_tables(item, files)
-    rows = split_rows(_distinct(found), item.test_share or TEST_SHARE, seed)
+    distinct = _distinct(found)
+    left_out = sum(map(len, found.values())) - sum(map(len, distinct.values()))
+    if left_out:
+        print(f"reviews: {left_out} rows are left out, which repeat a text or give it another label", file=sys.stderr)
+    rows = split_rows(distinct, item.test_share or TEST_SHARE, seed)
     _check_classes(rows, class_names(item))
     for split in ("train", "test"):
         if (split in files or UNSPLIT in files) and not any(row["split"] == split for row in rows):
@@ -52,7 +58,7 @@ def _from_tables(item: "Reviews", files: Files) -> dict[str, list[Row]]:
 def _distinct(found: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     """The rows with each text once: the first of those to be scored, or else the first; none if their labels differ."""
     labels = defaultdict(set)
-    for row in (row for rows in found.values() for row in rows):
+    for row in chain.from_iterable(found.values()):
         labels[row["text"]].add(row["label"])
     left = {text for text, those in labels.items() if len(those) == 1}
     distinct: dict[str, list[Row]] = {split: [] for split in found}
@@ -65,7 +71,8 @@ def _distinct(found: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
 
 
 def _check_classes(rows: Sequence[Row], classes: Sequence[str]) -> None:
-    counts = [sum(row["label"] == number for row in rows) for number in range(len(classes))]
+    found = Counter(row["label"] for row in rows)
+    counts = [found[number] for number in range(len(classes))]
     if 0 in counts:
         listed = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
         raise UserError(

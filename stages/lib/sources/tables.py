@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,9 +83,14 @@ def read_table(path: Path, wanted: Sequence[str], named: "TextColumns | None") -
 
 
 def _from_csv(path: str, **_: Any) -> "Dataset":
-    """Every cell is text, also NA, None or 1.0; only an empty one is missing."""
+    """Every cell is text, also NA or 1.0; only an empty one is missing. Raises UserError for cells without a column."""
     import pandas as pd
     from datasets import Dataset
 
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], index_col=False)
+        except pd.errors.ParserWarning:
+            raise UserError(f"{path}: has rows with more cells than columns; put texts with commas in quotes") from None
     return Dataset.from_pandas(table, preserve_index=False)
