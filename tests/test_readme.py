@@ -52,7 +52,7 @@ def test_it_links_every_page() -> None:
 
 def test_the_table_is_the_committed_reports() -> None:
     table = REPORT.split("\n\n")[2]
-    assert table.startswith("| | original | pruned | difference | on |")
+    assert table.startswith("| | original | pruned | change | on |")
     assert table in README
 
 
@@ -62,7 +62,7 @@ def test_the_answer_is_the_committed_reports() -> None:
 
 def test_all_models_are_the_committed_reports() -> None:
     table = models_in(REPORT)
-    assert table.startswith("|  | parameters | effective | stored, bytes | perplexity")
+    assert table.startswith("|  | parameters | distinct | effective | stored, bytes | perplexity")
     assert table in read(DOCS / "methods.md")
 
 
