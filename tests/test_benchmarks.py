@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, changed_params, make_project, prose, tiny_llama, write_jsonl, write_params
 from repository import ENVIRONMENT, Repository
@@ -46,6 +47,19 @@ def test_prune() -> None:
     assert found["pruned"] == "1,703,317 of 7,077,888"
     assert found["pruned_here"] == found["pruned_by_torch"] == 1_703_317
     assert found["differ_elsewhere"] == 0
+
+
+def test_coverage() -> None:
+    tables = run(ROOT, "benchmarks.coverage", "--samples", "20").split("\n\n")
+    assert [table.splitlines()[0].split(" | ")[1:] for table in tables] == [
+        ["3 items", "5 items", "10 items", "30 items", "100 items |"]
+    ] * 2
+    for table in tables:
+        assert len(table.splitlines()) == 2 + 7  # a row per kind of data
+    covered = [float(cell) for cell in re.findall(r"([\d.]+)% \(", tables[0])]
+    assert np.mean(covered) > 85
+    found = [float(cell) for cell in re.findall(r"([\d.]+)% \|", tables[1])]
+    assert np.mean(found) < 10
 
 
 def test_nothing_to_do(finished_repository: Repository, tmp_path: Path) -> None:
