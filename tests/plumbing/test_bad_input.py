@@ -381,7 +381,7 @@ BAD_DATA: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "a text of two labels": (
         "reviews",
         rows("reviews.jsonl", GOOD_REVIEW, {"text": "a cat", "label": 0}, {"text": "b", "label": 1}),
-        "reviews: class negative has no rows (negative 0, positive 1)",
+        "reviews: class negative has no rows (negative 0, positive 1; left out as repeated 2); add some",
     ),
     "text of one line": (
         "text",

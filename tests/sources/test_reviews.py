@@ -184,5 +184,6 @@ def test_a_class_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_reviews(item(classes=["bad", "fair", "good"]), files(tmp_path, **{UNSPLIT: rows}), seed=0)
     assert str(caught.value) == (
-        "reviews: class fair has no rows (bad 1, fair 0, good 2); add some, or correct reviews.classes in params.yaml"
+        "reviews: class fair has no rows (bad 1, fair 0, good 2; left out as repeated 1); add some, or correct "
+        "reviews.classes in params.yaml"
     )

@@ -30,14 +30,14 @@ def read_reviews(item: "Reviews", files: Files, seed: int) -> list[Row]:
     else:
         found = _from_tables(item, files)
     distinct = _distinct(found)
-    left_out = sum(map(len, found.values())) - sum(map(len, distinct.values()))
-    if left_out:
-        print(f"reviews: {left_out} rows are left out, which repeat a text or give it another label", file=sys.stderr)
     rows = split_rows(distinct, item.test_share or TEST_SHARE, seed)
-    _check_classes(rows, class_names(item))
+    left_out = sum(map(len, found.values())) - len(rows)
+    _check_classes(rows, class_names(item), left_out)
     for split in ("train", "test"):
         if (split in files or UNSPLIT in files) and not any(row["split"] == split for row in rows):
             raise UserError(f"reviews: no text is left for {split} (equal texts count once); give more rows")
+    if left_out:
+        print(f"reviews: {left_out} rows are left out, which repeat a text or give it another label", file=sys.stderr)
     return rows
 
 
@@ -70,11 +70,12 @@ def _distinct(found: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
     return distinct
 
 
-def _check_classes(rows: Sequence[Row], classes: Sequence[str]) -> None:
+def _check_classes(rows: Sequence[Row], classes: Sequence[str], left_out: int) -> None:
     found = Counter(row["label"] for row in rows)
     counts = [found[number] for number in range(len(classes))]
     if 0 in counts:
         listed = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
+        listed += f"; left out as repeated {left_out}" if left_out else ""
         raise UserError(
             f"reviews: class {classes[counts.index(0)]} has no rows ({listed}); add some, or correct reviews.classes "
             "in params.yaml"
