@@ -1,6 +1,7 @@
 """Sharing through a remote: a folder, and S3 as moto's server speaks it on the loopback."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +149,26 @@ def test_no_variants_and_an_experiment_outside_the_workspace(repository: Reposit
     colleague.dvc("pull", "--run-cache")
     assert ran(colleague.dvc("repro")) <= LIGHT
     assert colleague.run("python", "-m", "stages.verify").status == 0
+
+
+@pytest.mark.slow
+def test_a_subfolder_of_a_larger_repository(finished_repository: Repository, tmp_path: Path) -> None:
+    """Without variants, and with an experiment outside the workspace, whose files nothing in Git or DVC makes there."""
+    study = finished_repository.copy(tmp_path / "larger" / "study")
+    shutil.rmtree(study.folder / ".git")
+    for measured in study.folder.glob("data/predictions/*/*_2.parquet"):  # of variants that this study never had
+        measured.unlink()
+    Repository(study.folder.parent).git("init", "-q")
+    write_params(study.folder, changed_params({"compare.variants": []}))
+    study.dvc("repro")
+    study.commit("A study in a folder of its own")
+    study.dvc("exp", "run", "--temp", "--name", "to-40", "-S", "prune.sparsity=0.4")
+    diff = json.loads(study.dvc("metrics", "diff", "--json", "HEAD", "to-40"))
+    found = {path.rsplit("/", 1)[-1]: change for path, change in diff.items() if "size" in path}
+    assert found["pruned.json"]["pruned_weights"]["new"] == round(0.4 * 18432)
+    study.dvc("exp", "apply", "to-40")
+    verified = study.run("python", "-m", "stages.verify")
+    assert verified.status == 0, verified.out + verified.err
 
 
 def push(repository: Repository) -> Finished:
