@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import (
     CPU,
+    DEPTH_KEY,
     TINY,
     Finished,
     changed_params,
@@ -267,9 +268,8 @@ def test_merged_blocks_are_fine_tuned_as_one(
 ) -> None:
     """One step, against AdamW over leaves that are shared explicitly."""
     base, family = tmp_path / "base", family_of(tiny_folder).model_type
-    depth = {"llama": "num_hidden_layers", "gpt2": "n_layer"}[family]
     no_dropout = {"embd_pdrop": 0, "attn_pdrop": 0, "resid_pdrop": 0} if family == "gpt2" else {}
-    TINY[family](**{depth: 4}, **no_dropout).save_pretrained(base)
+    TINY[family](**{DEPTH_KEY[family]: 4}, **no_dropout).save_pretrained(base)
     tokenizer.save_pretrained(base)
     write_sums(base)
     loaded = load(base, merged_by_three(base, tmp_path / "merged"), CPU)

@@ -62,7 +62,7 @@ def sensitivity_tables(scores: pd.DataFrame, resamples: int, seed: int) -> dict[
         row: dict[str, Any] = {column: kind(point)}
         row |= {key: int(found[key].iloc[0]) for key in ("pruned_weights", "effective_parameters")}
         for figure in (FIGURES[0], RATIO):
-            row |= dict.fromkeys([figure.key, f"{figure.key}_low", f"{figure.key}_high"], math.nan)  # of one window
+            row |= dict.fromkeys([figure.key, f"{figure.key}_low", f"{figure.key}_high"], math.nan)  # there may be none
             (estimate,) = estimates(figure, [rows], resamples, seed)
             row |= estimate.rounded(figure.key)
         row["nats_per_million"] = significant(_nats_per_million(rows, row["pruned_weights"]))

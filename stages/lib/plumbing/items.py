@@ -26,6 +26,14 @@ def _relative_inside(path: str) -> str:
     return path
 
 
+def distinct(names: list[str]) -> list[str]:
+    """The names themselves. Raises ValueError if one is repeated."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is repeated")
+    return names
+
+
 Sha256: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="64 hexadecimal digits, lower case")]
 InnerPath: TypeAlias = Annotated[
     str, AfterValidator(_relative_inside), Field(description="a relative path, with / and without ..")
@@ -134,17 +142,9 @@ class _ReviewFormat(_Shares):
         default=None, description="hutto-reviews or table (the default)"
     )
     columns: ReviewColumns | None = Field(default=None, description="text and label: the names of columns")
-    classes: list[str] | None = Field(
+    classes: Annotated[list[str], AfterValidator(distinct)] | None = Field(
         default=None, min_length=2, description="the names of two or more classes, in the order of their numbers"
     )
-
-    @field_validator("classes")
-    @classmethod
-    def _distinct(cls, classes: list[str] | None) -> list[str] | None:
-        for name in classes or ():
-            if (classes or []).count(name) > 1:
-                raise ValueError(f"{name!r} is repeated")
-        return classes
 
 
 class _DocumentFormat(Section):

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.lib.files.errors import ParamsError
-from stages.lib.plumbing.items import Distilled, Documents, Model, Reviews, Section, Text
+from stages.lib.plumbing.items import Distilled, Documents, Model, Reviews, Section, Text, distinct
 from stages.lib.plumbing.params_errors import explain
 from stages.lib.pruning.methods import METHODS, resolve_scope
 from stages.lib.recipes.choosing import pattern_of
@@ -134,17 +134,10 @@ class Summarize(Section):
     batch_size: int = Field(ge=1, description="a whole number of documents from 1")
 
 
-def _distinct(names: list[str]) -> list[str]:
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{name!r} is repeated")
-    return names
-
-
 def _distinct_variants(names: list[str]) -> list[str]:
     for name in names:
         parse_variant(name)
-    return _distinct(names)
+    return distinct(names)
 
 
 class Compare(Section):
@@ -175,7 +168,7 @@ class Sensitivity(Section):
 
 
 class Frontier(Section):
-    methods: Annotated[list[MethodName], AfterValidator(_distinct)] = Field(
+    methods: Annotated[list[MethodName], AfterValidator(distinct)] = Field(
         description=f"a list of {_METHODS}, each once; empty for none"
     )
     sparsities: Sparsities

@@ -46,6 +46,7 @@ def input_statistics(
     Raises UserError if one is not finite.
     """
     found: dict[str, torch.Tensor] = {}
+    within = loaded.blocks[block]
 
     def add(matrix: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         more = statistic(inputs[0].flatten(end_dim=-2))
@@ -53,7 +54,7 @@ def input_statistics(
 
     with ExitStack() as hooks:
         for matrix in loaded.family.matrices:
-            layer = loaded.blocks[block].get_submodule(matrix)
+            layer = within.get_submodule(matrix)
             hooks.enter_context(layer.register_forward_pre_hook(partial(add, matrix)))
         run()
     for matrix, sums in found.items():
