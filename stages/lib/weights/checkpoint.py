@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 
 from stages.lib.files.errors import UserError, out_of_memory
 from stages.lib.files.hashing import checked_sums
-from stages.lib.weights.families import family_of, read_config
-from stages.lib.weights.family import Family
+from stages.lib.weights.config import read_config
+from stages.lib.weights.structure import Structure
 
 WEIGHTS = "model.safetensors"
 
@@ -64,19 +64,11 @@ class Checkpoint:
         return read_config(self.folder)
 
     @cached_property
-    def family(self) -> Family:
-        """Raises UserError for an architecture that no family describes."""
-        return family_of(self.folder, self.config)
+    def structure(self) -> Structure:
+        """Raises UserError if the folder's config is not that of a causal language model."""
+        from stages.lib.weights.module_tree import structure_of  # torch and transformers take seconds to import
 
-    @property
-    def depth(self) -> int:
-        """The number of blocks."""
-        return self.family.depth(self.config)
-
-    @property
-    def prunable(self) -> list[str]:
-        """The names of all prunable tensors, in state-dict order."""
-        return self.family.weights(range(self.depth))
+        return structure_of(self.config, self.folder)
 
     @property
     def names(self) -> list[str]:

@@ -1,0 +1,188 @@
+"""Reads the structure of a checkpoint from the model's own module tree, which its config alone gives.
+
+The model is built on the meta device, where tensors have shapes and no content: 70 billion parameters take no memory.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.pytorch_utils import Conv1D
+
+from stages.lib.files.errors import UserError
+from stages.lib.weights.feed_forward import feed_forwards_of
+from stages.lib.weights.stored_names import parameter_of, stored_weights
+from stages.lib.weights.structure import Matrix, Structure
+
+_NEEDED = "a decoder such as GPT-2, Llama, Qwen or Mixtral is needed"
+_ROUTERS = frozenset({"gate", "router"})
+"""Names of the layers that choose experts, where these are `Linear`."""
+
+
+def structure_of(config: Mapping[str, Any], where: object) -> Structure:
+    """The structure of the checkpoint that a `config.json` describes.
+
+    Raises UserError, which begins with `where`, for a config that is not valid, and for a model that is not a causal
+    language model or whose blocks are not one list.
+    """
+    return _structure(json.dumps(config, sort_keys=True), str(where))
+
+
+def config_of(config: Mapping[str, Any], where: object) -> PreTrainedConfig:
+    """The config object of a causal language model. Raises UserError as `structure_of` does."""
+    kind = config.get("model_type")
+    try:
+        made: PreTrainedConfig = AutoConfig.for_model(**config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{where}: config.json is of no valid model ({kind}: {reason}); correct it") from None
+    if made.is_encoder_decoder:
+        raise UserError(f"{where}: {kind} has an encoder and a decoder; {_NEEDED}")
+    if any(re.search("vision|audio", part) for part in made.sub_configs) or made.get_text_config(decoder=True) is not made:
+        raise UserError(f"{where}: {kind} is more than a language model; give the model of its text part, saved alone")
+    if type(made) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(f"{where}: {kind} is no causal language model that transformers knows; {_NEEDED}")
+    return made
+
+
+@lru_cache(maxsize=32)
+def _structure(config: str, where: str) -> Structure:
+    made = config_of(json.loads(config), where)
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(made)](made)
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError, AssertionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{where}: no {made.model_type} can be built of its config.json ({reason}); correct it") from None
+    if any(getattr(module, "is_causal", True) is False for module in model.modules()):
+        raise UserError(f"{where}: {made.model_type} is an encoder, which reads text in both directions; {_NEEDED}")
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or embedding is None:
+        raise UserError(f"{where}: {made.model_type} has no token embedding, or no head; {_NEEDED}")
+    return _described(model, _block_list(model, where))
+
+
+def _block_list(model: PreTrainedModel, where: str) -> str:
+    """The name of the largest list of modules, one for each block."""
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    size = {name: sum(weight.numel() for weight in module.parameters()) for name, module in lists.items()}
+    largest = max(size, key=lambda name: size[name], default="")
+    depth = model.config.num_hidden_layers
+    if not largest or len(lists[largest]) != depth:
+        raise UserError(
+            f"{where}: the {depth} blocks of {model.config.model_type} are not one list of modules, "
+            "which is not supported; give a model of another architecture"
+        )
+    return largest
+
+
+def _described(model: PreTrainedModel, block_list: str) -> Structure:
+    stored = stored_weights(model)
+    parameters = {id(weight): name for name, weight in model.named_parameters()}
+    buffers = {id(buffer): name for name, buffer in model.named_buffers()}
+    owner = {name: (parameters | buffers)[id(parameter_of(weight))] for name, weight in stored.items()}
+    roles, left_out = _roles(model, block_list), _left_out(model, block_list)
+    depth = model.config.num_hidden_layers
+    blocks: list[list[str]] = [[] for _ in range(depth)]
+    matrices: list[list[Matrix]] = [[] for _ in range(depth)]
+    for name, weight in stored.items():
+        if (number := _block_of(owner[name], block_list)) is not None:
+            blocks[number].append(name)
+            if owner[name] in roles:
+                matrices[number].append(_matrix(name, weight, owner[name], roles[owner[name]], number))
+    if not any(matrices):
+        raise UserError(f"the blocks of {model.config.model_type} hold no linear layers; {_NEEDED}")
+    names = {parameter: name for name, parameter in owner.items()}
+    feed_forwards, unmerged = feed_forwards_of(model, [f"{block_list}.{block}" for block in range(depth)], names)
+    head = model.get_output_embeddings().weight
+    return Structure(
+        model_type=model.config.model_type,
+        depth_key=model.config.attribute_map.get("num_hidden_layers", "num_hidden_layers"),
+        block_list=block_list,
+        tensors={name: tuple(weight.shape) for name, weight in stored.items()},
+        blocks=tuple(map(tuple, blocks)),
+        matrices=tuple(map(tuple, matrices)),
+        left_out={name: left_out[parameter] for name, parameter in owner.items() if parameter not in roles},
+        embedding=names[parameters[id(model.get_input_embeddings().weight)]],
+        head=next(iter(revert_weight_conversion(model, {_head_name(model): head}))),
+        feed_forwards=feed_forwards,
+        unmerged=unmerged,
+    )
+
+
+def _head_name(model: PreTrainedModel) -> str:
+    head = model.get_output_embeddings()
+    return next(name for name, module in model.named_modules() if module is head) + ".weight"
+
+
+def _block_of(parameter: str, block_list: str) -> int | None:
+    """The number of the block that a parameter is in, None if it is in none."""
+    inside = re.match(rf"{re.escape(block_list)}\.([0-9]+)\.", parameter)
+    return int(inside[1]) if inside else None
+
+
+def _matrix(name: str, weight: torch.Tensor, parameter: str, input_axis: int, block: int) -> Matrix:
+    whole = parameter_of(weight)
+    layer, _, attribute = parameter.rpartition(".")
+    kind = re.split(rf"\.{block}\.", name, maxsplit=1)[-1].removesuffix(".weight")
+    return Matrix(
+        name=name,
+        shape=tuple(weight.shape),
+        input_axis=weight.stride().index(whole.stride(input_axis)),
+        kind=re.sub(r"\b[0-9]+\b", "*", kind),
+        layer=layer,
+        parameter=attribute,
+        expert=weight.storage_offset() // whole.stride(0) if whole.ndim > weight.ndim else None,
+    )
+
+
+def _roles(model: PreTrainedModel, block_list: str) -> dict[str, int]:
+    """The axis of the inputs of each prunable parameter in the blocks, by name."""
+    found: dict[str, int] = {}
+    for layer, module in model.get_submodule(block_list).named_modules(prefix=block_list):
+        if isinstance(module, nn.Linear | Conv1D):
+            axis = 1 if isinstance(module, nn.Linear) else 0
+            if module.weight.shape[1 - axis] > 1 and not _ROUTERS & set(layer.split(".")):
+                found[f"{layer}.weight"] = axis
+        elif is_known_experts(module):
+            stacked = (name for name, weight in module.named_parameters(recurse=False) if weight.ndim == 3)
+            found.update({f"{layer}.{name}": 1 if module.is_transposed else 2 for name in stacked})
+    return found
+
+
+def is_known_experts(module: nn.Module) -> bool:
+    """Whether a module holds experts as parameters of three axes, laid out in the way of transformers."""
+    return hasattr(module, "is_transposed")
+
+
+def _left_out(model: PreTrainedModel, block_list: str) -> dict[str, str]:
+    """By name of a parameter or buffer, why it would not be pruned if it is not the matrix of a layer."""
+    reasons: dict[str, str] = {}
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    for layer, module in model.named_modules():
+        for name, weight in (*module.named_parameters(layer, recurse=False), *module.named_buffers(layer, recurse=False)):
+            if module is embedding:
+                reason = "token embedding, tied to the head" if head.weight is embedding.weight else "token embedding"
+            elif module is head:
+                reason = "head"
+            elif _block_of(name, block_list) is None:
+                reason = "outside the blocks"
+            elif weight.ndim < 2:
+                reason = "norms, biases and other vectors"
+            elif isinstance(module, nn.Conv1d):
+                reason = "convolution"
+            elif isinstance(module, nn.Linear):
+                reason = "gate of one output" if weight.shape[0] == 1 else "router"
+            elif hasattr(module, "top_k"):
+                reason = "router"
+            else:
+                reason = "neither a linear layer nor experts of a known layout, such as the state of a recurrence"
+            reasons.setdefault(name, reason)
+    return reasons
