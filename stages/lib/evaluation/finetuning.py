@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
 
+INITIAL_DEVIATION = 0.02
+"""Of the head's weights, where the model's config gives none."""
 BATCHES_SORTED_TOGETHER = 50
 """Texts are sorted by length within this many batches, so that the order stays close to random."""
 
@@ -41,8 +43,8 @@ def fine_tune(
     finite.
     """
     torch.manual_seed(seed)
-    head = nn.Linear(loaded.model.config.hidden_size, classes, dtype=torch.float32)
-    nn.init.normal_(head.weight, std=loaded.model.config.initializer_range)
+    head = nn.Linear(loaded.width, classes, dtype=torch.float32)
+    nn.init.normal_(head.weight, std=getattr(loaded.model.config, "initializer_range", INITIAL_DEVIATION))
     nn.init.zeros_(head.bias)
     head.to(loaded.device)
     plan = [batch for epoch in range(settings.epochs) for batch in _epoch(train, settings.batch_size, seed + epoch)]
@@ -73,7 +75,7 @@ def fine_tune(
     loaded.model.eval()
     with torch.no_grad():
         loss_of(plan[-1])  # the last step may be the one that diverges
-    revived = sum(bool(loaded.model.get_parameter(name)[mask].any()) for name, mask in loaded.masks.items())
+    revived = sum(bool(loaded.weights[name][mask].any()) for name, mask in loaded.masks.items())
     if revived:
         raise AssertionError(f"pruned weights of {revived} matrices are not zero after fine-tuning")
     states = torch.from_numpy(features(loaded, test, settings.batch_size)).to(loaded.device)
@@ -99,4 +101,4 @@ def _epoch(train: Sequence[Sequence[int]], batch_size: int, seed: int) -> Iterat
 def hold_masks(loaded: Loaded) -> None:
     """Set every pruned weight to zero again."""
     for name, mask in loaded.masks.items():
-        loaded.model.get_parameter(name).masked_fill_(mask, 0)
+        loaded.weights[name].masked_fill_(mask, 0)

@@ -36,17 +36,19 @@ def score_points(
     Columns: pruned (nothing, sparsities, matrices or blocks), point (its sparsity, matrix or block), pruned_weights,
     effective_parameters, and those of `score`.
     """
-    family, blocks, inputs = loaded.family, range(loaded.checkpoint.depth), BlockInputs(loaded.blocks)
+    structure, inputs = loaded.structure, BlockInputs(loaded.blocks)
     zeros = count_zeros(loaded.checkpoint)
     non_zero = sum(loaded.checkpoint.size(name) - count for name, count in zeros.items())
     with inputs.recorded():
         dense = score_text(loaded, text, perplexity)
     tables = [{"pruned": "nothing", "point": "", "pruned_weights": 0, "effective_parameters": non_zero, **dense}]
-    matrices = {matrix: [family.weight(block, matrix) for block in blocks] for matrix in family.matrices}
     points: list[tuple[str, str, list[str], float, AbstractContextManager[None]]] = [
-        *(("sparsities", str(share), family.weights(blocks), share, nullcontext()) for share in settings.sparsities),
-        *(("matrices", matrix, names, settings.alone, nullcontext()) for matrix, names in matrices.items()),
-        *(("blocks", str(n), family.weights([n]), settings.alone, inputs.resumed(n)) for n in blocks),
+        *(("sparsities", str(share), structure.prunable, share, nullcontext()) for share in settings.sparsities),
+        *(("matrices", kind, names, settings.alone, nullcontext()) for kind, names in structure.kinds.items()),
+        *(
+            ("blocks", str(block), structure.weights([block]), settings.alone, inputs.resumed(block))
+            for block in range(structure.depth)
+        ),
     ]
     for pruned, point, names, share, within in tqdm(points, unit="point", desc="sensitivity"):
         k = zero_smallest(loaded, names, share)

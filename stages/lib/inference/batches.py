@@ -33,21 +33,19 @@ def pad(
     return ids, mask
 
 
-def last_states(loaded: Loaded, batch: Sequence[TokenIds], side: Literal["left", "right"] = "right") -> torch.Tensor:
+def last_states(loaded: Loaded, batch: Sequence[TokenIds]) -> torch.Tensor:
     """The body's hidden state at each sequence's last token. Shape: (sequences, hidden)."""
-    # A pad is never attended to and never read, so any token will do.
-    ids, mask = (tensor.to(loaded.device) for tensor in pad(batch, 0, side))
+    # A pad after the text is never attended to and never read, so any token will do, at any position.
+    ids, mask = (tensor.to(loaded.device) for tensor in pad(batch, 0, "right"))
     with loaded.runs_on.autocast():
-        states: torch.Tensor = loaded.body(
-            input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
-        ).last_hidden_state
-    return states[torch.arange(len(ids), device=ids.device), last_real(mask)]
+        states: torch.Tensor = loaded.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return states[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
 
 
 @torch.inference_mode()
 def features(loaded: Loaded, tokens: Sequence[Sequence[int]], batch_size: int) -> Features:
     """The frozen body's features. Shape: (texts, hidden). Raises UserError if they are not finite."""
-    found = np.empty((len(tokens), loaded.model.config.hidden_size), dtype=np.float32)
+    found = np.empty((len(tokens), loaded.width), dtype=np.float32)
     with tqdm(total=len(tokens), unit="text", desc="features") as progress:
         for batch in by_length([len(sequence) for sequence in tokens], batch_size):
             states = last_states(loaded, [tokens[index] for index in batch]).float().cpu()
@@ -55,13 +53,3 @@ def features(loaded: Loaded, tokens: Sequence[Sequence[int]], batch_size: int) -
             found[batch] = states.numpy()
             progress.update(len(batch))
     return found
-
-
-def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Position ids that count only real tokens, whichever side is padded."""
-    return (mask.cumsum(dim=1) - 1).clamp(min=0)
-
-
-def last_real(mask: torch.Tensor) -> torch.Tensor:
-    """The index of each row's last real token, whichever side is padded. Shape: (rows,)."""
-    return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)

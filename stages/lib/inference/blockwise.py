@@ -1,4 +1,8 @@
-"""Passes through a model block by block, and passes that start at a block."""
+"""Passes through a model block by block, and passes that start at a block.
+
+A block's first argument is the hidden states, alone or first among its outputs. The others, such as masks and rotary
+positions, follow from the tokens alone and may differ between blocks: some attend to a window, others to everything.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,49 +15,89 @@ from tqdm import tqdm
 
 from stages.lib.inference.loading import Loaded
 
-_Call: TypeAlias = tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]
-"""A block's input, and its other arguments, positional and named."""
+_Others: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+"""A block's arguments but for the hidden states: positional and named."""
 
-
-class _Caught(Exception):  # noqa: N818 - no error: it ends a pass whose purpose is fulfilled
-    def __init__(self, call: _Call) -> None:
-        super().__init__()
-        self.call = call
+_STATES = "hidden_states"
 
 
 @torch.no_grad()
-def through_blocks(
-    loaded: Loaded, windows: Sequence[torch.Tensor]
-) -> Iterator[tuple[nn.Module, Callable[[], list[torch.Tensor]]]]:
-    """Each block, in order, with a function that runs it on all windows, so that hooks see its activations.
+def through_blocks(loaded: Loaded, windows: Sequence[torch.Tensor]) -> Iterator[Callable[[], list[torch.Tensor]]]:
+    """For each block, in order, a function that runs it on all windows, so that hooks see its activations.
 
     Each block reads the output of those before it, so changes made to a block before the iterator advances are visible
     to the blocks after it, and only one block's activations are held at a time. SparseGPT (Frantar & Alistarh, 2023)
     and Wanda (Sun et al., 2024) do the same.
     """
     blocks = loaded.blocks
-    calls = [_first_call(loaded, blocks[0], window) for window in windows]
+    calls = [_arguments(loaded, window) for window in windows]
+    states = [first for first, _ in calls]
     for number, block in enumerate(tqdm(blocks, unit="block", desc="blocks")):
-        yield block, partial(_run, block, calls)
+        run = partial(_run, block, states, [others[number] for _, others in calls])
+        yield run
         if number < len(blocks) - 1:
-            outputs = _run(block, calls)
-            calls = [(states, others, named) for states, (_, others, named) in zip(outputs, calls, strict=True)]
+            states = run()
 
 
-def _run(block: nn.Module, calls: Sequence[_Call]) -> list[torch.Tensor]:
-    return [block(states, *others, **named) for states, others, named in calls]
+def _run(block: nn.Module, states: Sequence[torch.Tensor], others: Sequence[_Others]) -> list[torch.Tensor]:
+    outputs = (block(each, *more, **named) for each, (more, named) in zip(states, others, strict=True))
+    return [output[0] if isinstance(output, tuple) else output for output in outputs]
 
 
-def _first_call(loaded: Loaded, first: nn.Module, window: torch.Tensor) -> _Call:
-    def catch(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        raise _Caught((arguments[0], arguments[1:], named))
+def _arguments(loaded: Loaded, window: torch.Tensor) -> tuple[torch.Tensor, list[_Others]]:
+    """The first block's hidden states, and the other arguments of each block. Only the first block computes."""
+    first: list[torch.Tensor] = []
+    others: list[_Others] = []
+    blocks = loaded.blocks
 
-    with first.register_forward_pre_hook(catch, with_kwargs=True):
-        try:
-            loaded.body(input_ids=window, use_cache=False)
-        except _Caught as caught:
-            return caught.call
-    raise AssertionError("the first block was not reached")
+    def keep(block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        states, more = _split(arguments, named)
+        others.append(more)
+        if not first:
+            first.append(states)
+
+    with ExitStack() as during:
+        for block in blocks:
+            during.enter_context(block.register_forward_pre_hook(keep, with_kwargs=True))
+        form = during.enter_context(_form_of(blocks[0]))
+        during.enter_context(_skipped(blocks[1:], form))
+        loaded.body(input_ids=window, use_cache=False)
+    return first[0], others
+
+
+def _split(arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[torch.Tensor, _Others]:
+    if arguments:
+        return arguments[0], (arguments[1:], named)
+    return named[_STATES], ((), {key: value for key, value in named.items() if key != _STATES})
+
+
+@contextmanager
+def _form_of(block: nn.Module) -> Iterator[list[int]]:
+    """How many outputs a block gives beside the hidden states, once it has run; nothing if it gives these alone."""
+    form: list[int] = []
+
+    def see(block: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        form[:] = [len(output) - 1] if isinstance(output, tuple) else []
+
+    with block.register_forward_hook(see):
+        yield form
+
+
+@contextmanager
+def _skipped(blocks: Sequence[nn.Module], form: Sequence[int]) -> Iterator[None]:
+    """Make blocks pass their hidden states on, in the form of their outputs."""
+
+    def pass_on(*arguments: Any, **named: Any) -> Any:
+        states, _ = _split(arguments, named)
+        return (states, *[None] * form[0]) if form else states
+
+    for block in blocks:
+        block.forward = pass_on
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
 
 
 class BlockInputs:
@@ -66,32 +110,36 @@ class BlockInputs:
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         self._blocks = blocks
         self._kept: list[list[torch.Tensor]] = [[] for _ in blocks]
+        self._form: list[int] = []
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Keep the blocks' inputs during the `with` block."""
         with ExitStack() as hooks:
             for block, kept in zip(self._blocks, self._kept, strict=True):
-                hooks.enter_context(block.register_forward_pre_hook(partial(_keep, kept)))
+                hooks.enter_context(block.register_forward_pre_hook(partial(_keep, kept), with_kwargs=True))
+            form = hooks.enter_context(_form_of(self._blocks[0]))
             yield
+            self._form = form
 
     @contextmanager
     def resumed(self, first: int) -> Iterator[None]:
         """Start each pass at block `first`, with the recorded batches in their order."""
         batches = iter(self._kept[first])
-        for block in self._blocks[:first]:
-            block.forward = _pass_on
-        try:
-            with self._blocks[first].register_forward_pre_hook(lambda _, arguments: (next(batches), *arguments[1:])):
-                yield
-        finally:
-            for block in self._blocks[:first]:
-                del block.forward
+
+        def give(block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+            _, (more, others) = _split(arguments, named)
+            return (next(batches), *more), others
+
+        with (
+            _skipped(self._blocks[:first], self._form),
+            self._blocks[first].register_forward_pre_hook(give, with_kwargs=True),
+        ):
+            yield
 
 
-def _keep(kept: list[torch.Tensor], module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-    kept.append(arguments[0])
-
-
-def _pass_on(hidden_states: torch.Tensor, *others: Any, **named: Any) -> torch.Tensor:
-    return hidden_states
+def _keep(
+    kept: list[torch.Tensor], module: nn.Module, arguments: tuple[torch.Tensor, ...], named: dict[str, Any]
+) -> None:
+    states, _ = _split(arguments, named)
+    kept.append(states)

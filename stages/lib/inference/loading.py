@@ -1,12 +1,21 @@
 """Loads models that run: a base checkpoint with a recipe applied, and its tokenizer."""
 
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from stages.lib.files.errors import UserError, out_of_memory
@@ -15,7 +24,8 @@ from stages.lib.recipes.kind import Materialized, first_names
 from stages.lib.recipes.original import Original
 from stages.lib.recipes.recipe import apply
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.family import Family
+from stages.lib.weights.stored_names import stored_weights
+from stages.lib.weights.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -26,34 +36,41 @@ class Loaded:
     tokenizer: Any
     checkpoint: Checkpoint
     """Of the base, or of the other checkpoint that the weights are from."""
+    structure: Structure
+    """Of the model, which may have fewer blocks than the checkpoint."""
     runs_on: Device
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
     """By parameter name, True where pruned; filled only on request."""
 
+    @cached_property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """By name in the checkpoint, each weight as a parameter of the model, or a view of one."""
+        return stored_weights(self.model)
+
     @property
     def body(self) -> torch.nn.Module:
         """The model without its language-model head."""
-        body: torch.nn.Module = self.model.base_model
-        return body
-
-    @property
-    def family(self) -> Family:
-        return self.checkpoint.family
+        decoder: torch.nn.Module = self.model.get_decoder()
+        return cast(torch.nn.Module, self.model.base_model) if decoder is self.model else decoder
 
     @property
     def blocks(self) -> list[torch.nn.Module]:
         """The model's blocks, in order."""
-        depth = self.family.depth(self.model.config.to_dict())
-        return [self.model.get_submodule(self.family.block.format(block)) for block in range(depth)]
+        return list(self.model.get_submodule(self.structure.block_list))
 
     @property
     def device(self) -> torch.device:
         return self.runs_on.device
 
     @property
+    def width(self) -> int:
+        """The number of features that the body gives per token."""
+        return int(self.model.get_output_embeddings().weight.shape[1])
+
+    @property
     def context_length(self) -> int:
         """The largest number of tokens that the model takes."""
-        return int(self.model.config.max_position_embeddings)
+        return context_length(self.model.config)
 
 
 def load_original(checkpoint: Checkpoint, device: Device) -> Loaded:
@@ -87,16 +104,33 @@ def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loade
     absent = sorted(info["missing_keys"])
     if absent:
         raise UserError(f"{folder}: lacks the weights {absent[0]}; run `dvc checkout` or `dvc repro`")
-    for name, shared in first_name.items():
-        if shared != name:  # merged blocks share their weights in training, too
-            layer, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(layer), attribute, model.get_parameter(shared))
+    _share(model, first_name)
     model.to(device.device).eval()
     model.get_input_embeddings().register_forward_pre_hook(_check_tokens)
     if not device.trains:  # training reports a loss that is not finite itself
         model.get_output_embeddings().register_forward_hook(partial(_check_logits, device.dtype))
     masks = {name: mask.to(device.device) for name, mask in made.masks.items()} if keep_masks else {}
-    return Loaded(model, tokenizer, made.checkpoint, device, masks)
+    return Loaded(model, tokenizer, made.checkpoint, made.structure, device, masks)
+
+
+def context_length(config: PreTrainedConfig) -> int:
+    """The largest number of tokens that a model takes; no limit where positions are relative, as in BLOOM or Mamba."""
+    for key in ("max_position_embeddings", "max_seq_len"):
+        if isinstance(length := getattr(config, key, None), int):
+            return length
+    return sys.maxsize
+
+
+def _share(model: PreTrainedModel, first_name: Mapping[str, str]) -> None:
+    """Make one parameter of those that the base has under several names; merged blocks share it in training, too."""
+    if all(shared == name for name, shared in first_name.items()):
+        return
+    weights = stored_weights(model)
+    parameters = {id(parameter): name for name, parameter in model.named_parameters()}
+    for name, shared in first_name.items():
+        if shared != name:
+            layer, _, attribute = parameters[id(weights[name])].rpartition(".")
+            setattr(model.get_submodule(layer), attribute, weights[shared])
 
 
 def _check_tokens(embedding: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:

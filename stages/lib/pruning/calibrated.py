@@ -6,14 +6,15 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import nn
 
 from stages.lib.inference.blockwise import through_blocks
 from stages.lib.inference.device import check_finite
+from stages.lib.inference.layer_inputs import inputs_seen
 from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.method import OnText
-from stages.lib.recipes.choosing import spread
+from stages.lib.recipes.choosing import shared_by_matrices
 from stages.lib.recipes.masks import Mask
+from stages.lib.weights.structure import Matrix
 
 
 @torch.no_grad()
@@ -22,42 +23,54 @@ def calibrated_masks(
 ) -> Iterator[tuple[str, Mask]]:
     """Each prunable tensor's mask, in state-dict order, with the given number of pruned weights per block.
 
-    A block's count is shared by its matrices in proportion to their size. The model is pruned along the way, and a
-    method that changes weights changes its others too. Raises UserError if M of a scope N:M does not divide a
-    matrix's inputs.
+    A block's count is shared by its matrices, and those of its experts, in proportion to their size. The model is
+    pruned along the way, and a method that changes weights changes its others too. Raises UserError if M of a scope N:M
+    does not divide a matrix's inputs.
     """
-    family = loaded.family
-    for number, (block, run) in enumerate(through_blocks(loaded, windows)):
-        layers = [block.get_submodule(matrix) for matrix in family.matrices]
-        found = input_statistics(loaded, number, run, method.statistic)
-        counts = spread(int(block_counts[number]), [layer.get_parameter("weight").numel() for layer in layers])
-        for matrix, layer, statistics, k in zip(family.matrices, layers, found, counts, strict=True):
-            by_output = layer.get_parameter("weight").movedim(family.input_axis, 1)
-            mask = method.prune(by_output, statistics, scope, int(k))
-            by_output.masked_fill_(torch.from_numpy(mask).to(by_output.device), 0)
-            yield family.weight(number, matrix), np.moveaxis(mask, 1, family.input_axis)
+    passes = through_blocks(loaded, windows)
+    for run, matrices, k in zip(passes, loaded.structure.matrices, block_counts, strict=True):
+        found = input_statistics(loaded, matrices, run, method.statistic)
+        counts = shared_by_matrices(int(k), matrices)
+        for matrix in matrices:
+            mask = np.empty(matrix.shape, dtype=np.bool_)
+            weights = matrix.by_output(loaded.weights[matrix.name])
+            parts = zip(matrix.by_output(mask), weights, found[matrix.name], counts[matrix.name], strict=True)
+            for chosen, weight, statistic, count in parts:
+                chosen[...] = method.prune(weight, statistic, scope, count)
+                weight.masked_fill_(torch.from_numpy(chosen).to(weight.device), 0)
+            yield matrix.name, mask
 
 
 def input_statistics(
-    loaded: Loaded, block: int, run: Callable[[], object], statistic: Callable[[torch.Tensor], torch.Tensor]
-) -> list[torch.Tensor]:
-    """A statistic of the inputs of each matrix of a block, summed over all tokens that `run` passes through it.
+    loaded: Loaded,
+    matrices: Sequence[Matrix],
+    run: Callable[[], object],
+    statistic: Callable[[torch.Tensor], torch.Tensor],
+) -> dict[str, list[torch.Tensor]]:
+    """By name, a statistic of the inputs of each single matrix, summed over all tokens that `run` passes through them.
 
-    Raises UserError if one is not finite.
+    An expert that no token is sent to counts as having had each of its inputs once, alone, so that its weights are
+    told apart by their magnitudes. Raises UserError if a sum is not finite.
     """
-    found: dict[str, torch.Tensor] = {}
-    within = loaded.blocks[block]
+    found: dict[tuple[str, str, int], torch.Tensor] = {}
 
-    def add(matrix: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        more = statistic(inputs[0].flatten(end_dim=-2))
-        found[matrix] = found[matrix] + more if matrix in found else more
+    def add(layer: str, parameter: str, expert: int, inputs: torch.Tensor) -> None:
+        more = statistic(inputs)
+        key = layer, parameter, expert
+        found[key] = found[key] + more if key in found else more
 
     with ExitStack() as hooks:
-        for matrix in loaded.family.matrices:
-            layer = within.get_submodule(matrix)
-            hooks.enter_context(layer.register_forward_pre_hook(partial(add, matrix)))
+        for layer in dict.fromkeys(matrix.layer for matrix in matrices):
+            hooks.enter_context(inputs_seen(loaded.model.get_submodule(layer), partial(add, layer)))
         run()
-    for matrix, sums in found.items():
-        name = loaded.family.weight(block, matrix)
-        check_finite(sums, f"the sums over the inputs of {name}", loaded.runs_on.dtype)
-    return [found[matrix] for matrix in loaded.family.matrices]
+    by_name: dict[str, list[torch.Tensor]] = {}
+    for matrix in matrices:
+        experts = range(len(matrix.sizes)) if matrix.expert is None else [matrix.expert]
+        keys = [(matrix.layer, matrix.parameter, expert) for expert in experts]
+        inputs = matrix.shape[matrix.input_axis]
+        by_name[matrix.name] = [
+            found[key] if key in found else statistic(torch.eye(inputs, device=loaded.device)) for key in keys
+        ]
+        for sums in by_name[matrix.name]:
+            check_finite(sums, f"the sums over the inputs of {matrix.name}", loaded.runs_on.dtype)
+    return by_name

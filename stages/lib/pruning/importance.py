@@ -29,11 +29,14 @@ def outlier_shares(loaded: Loaded, windows: Sequence[torch.Tensor]) -> list[floa
     Yin et al. (2024), "OWL: A Missing Secret Sauce for Pruning LLMs to High Sparsity", ICML.
     """
     shares = []
-    for number, (block, run) in enumerate(through_blocks(loaded, windows)):
-        layers = [block.get_submodule(matrix) for matrix in loaded.family.matrices]
-        weights = [layer.get_parameter("weight").movedim(loaded.family.input_axis, 1) for layer in layers]
-        found = input_statistics(loaded, number, run, input_squares)
-        scores = torch.cat([wanda_scores(*pair).flatten() for pair in zip(weights, found, strict=True)])
+    for run, matrices in zip(through_blocks(loaded, windows), loaded.structure.matrices, strict=True):
+        found = input_statistics(loaded, matrices, run, input_squares)
+        pairs = (
+            pair
+            for matrix in matrices
+            for pair in zip(matrix.by_output(loaded.weights[matrix.name]), found[matrix.name], strict=True)
+        )
+        scores = torch.cat([wanda_scores(*pair).flatten() for pair in pairs])
         shares.append(float((scores > OUTLIER * scores.double().mean()).double().mean()))
     return shares
 
@@ -48,7 +51,7 @@ def block_sensitivities(loaded: Loaded, windows: Sequence[torch.Tensor], sparsit
         dense = _loss(loaded, windows)
     found = []
     for number in tqdm(range(len(loaded.blocks)), unit="block", desc="sensitivity"):
-        names = loaded.family.weights([number])
+        names = loaded.structure.weights([number])
         zero_smallest(loaded, names, sparsity)
         with inputs.resumed(number):
             found.append(math.log(max(_loss(loaded, windows) - dense, LEAST_GROWTH)))
@@ -68,7 +71,7 @@ def zero_smallest(loaded: Loaded, names: Sequence[str], sparsity: float) -> int:
     checkpoint = loaded.checkpoint
     k = round(sparsity * sum(checkpoint.size(name) for name in names))
     for name, mask in magnitude_masks(checkpoint, names, select(checkpoint, names, k)):
-        weight = loaded.model.get_parameter(name)
+        weight = loaded.weights[name]
         weight.masked_fill_(torch.from_numpy(mask).to(weight.device), 0)
     return k
 
@@ -78,4 +81,4 @@ def restore(loaded: Loaded, names: Sequence[str]) -> None:
     """Restore the named tensors from the checkpoint."""
     with safe_open(loaded.checkpoint.path, framework="pt") as file:
         for name in names:
-            loaded.model.get_parameter(name).copy_(file.get_tensor(name))
+            loaded.weights[name].copy_(file.get_tensor(name))

@@ -24,10 +24,11 @@ def prune(checkpoint: Checkpoint, params: "Params", folder: Path) -> None:
     """Prune a base, and write the recipe into a folder. Raises UserError if scope or text do not fit the model."""
     settings = params.prune
     method, scope = method_named(settings.method), resolve_scope(settings.method, settings.scope)
-    k = pruned_count(settings, sum(map(checkpoint.size, checkpoint.prunable)))
+    prunable = checkpoint.structure.prunable
+    k = pruned_count(settings, sum(map(checkpoint.size, prunable)))
     recipe: MagnitudePruned | ScopedMask | StoredMask
     if scope == "global":
-        recipe = MagnitudePruned.at(checkpoint, "blocks", select(checkpoint, checkpoint.prunable, k))
+        recipe = MagnitudePruned.at(checkpoint, "blocks", select(checkpoint, prunable, k))
         write_recipe(recipe, folder)
     else:
         calibration = Calibration(checkpoint, params, settings.calibration_tokens, "prune.calibration_tokens")
@@ -43,8 +44,7 @@ def prune(checkpoint: Checkpoint, params: "Params", folder: Path) -> None:
 
 def _block_counts(checkpoint: Checkpoint, k: int, settings: "Prune", calibration: Calibration) -> list[int]:
     """How many weights each block loses."""
-    blocks = [checkpoint.family.weights([block]) for block in range(checkpoint.depth)]
-    sizes = [sum(map(checkpoint.size, names)) for names in blocks]
+    sizes = [sum(matrix.size for matrix in matrices) for matrices in checkpoint.structure.matrices]
     if settings.budget == "uniform":
         return list(map(int, spread(k, sizes)))
     from stages.lib.pruning.importance import block_sensitivities, outlier_shares
@@ -67,7 +67,7 @@ def _prune_on_text(
     masks = calibrated_masks(loaded, calibration.windows, counts, method.on_text, scope)
     recipe = StoredMask.store(checkpoint, method.name, masks, folder)
     if method.on_text.changes_weights:
-        weights = {name: loaded.model.get_parameter(name).data for name in checkpoint.prunable}
+        weights = {name: loaded.weights[name].detach() for name in checkpoint.structure.prunable}
         write_changed(recipe, weights, method.name, checkpoint, folder)
     else:
         write_recipe(recipe, folder)

@@ -83,9 +83,9 @@ def write_changes(before: Materialized, after: "Mapping[str, torch.Tensor]", fol
         else:
             kept = _can_change(before, name)
             change = (new.float() - old.float()).masked_fill_(~kept, 0)
-            scale = change.abs().amax(dim=1).div_(_STEPS)
-            steps = change.div_(torch.where(scale == 0, 1, scale)[:, None]).round_().to(torch.int8)
-            stored[name], stored[name + _SCALE] = steps[kept], scale
+            scale = change.abs().amax(dim=-1, keepdim=True).div_(_STEPS)
+            steps = change.div_(torch.where(scale == 0, 1, scale)).round_().to(torch.int8)
+            stored[name], stored[name + _SCALE] = steps[kept], scale.flatten()
     save_file(stored, folder / CHANGES)
     return sha256(folder / CHANGES)
 
@@ -120,7 +120,7 @@ def _changed(model: Materialized, name: str, steps: "torch.Tensor", scale: "torc
     old = model.weights[name]
     change = torch.zeros(old.shape)
     change[_can_change(model, name)] = steps.float()
-    return change.mul_(scale[:, None]).add_(old.float()).to(old.dtype)
+    return change.mul_(scale.view(*old.shape[:-1], 1)).add_(old.float()).to(old.dtype)
 
 
 def _can_change(model: Materialized, name: str) -> "torch.Tensor":

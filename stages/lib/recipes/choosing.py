@@ -1,6 +1,6 @@
 """Chooses the smallest scores of a matrix within a scope: the whole matrix, each row, or each group of M.
 
-A matrix is always given as (outputs, inputs), whichever way its family stores it.
+A matrix is always given as (outputs, inputs), whichever way the checkpoint stores it.
 """
 
 import re
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from stages.lib.files.errors import UserError
 from stages.lib.recipes.masks import Mask
+from stages.lib.weights.structure import Matrix
 
 Scores: TypeAlias = npt.NDArray[Any]
 """Whatever orders the weights, of any type that sorts, without NaN."""
@@ -36,6 +37,13 @@ def spread(k: int, sizes: Sequence[int] | Counts) -> Counts:
     total = int(upto[-1])
     ends = np.array([k * int(end) // total for end in upto], dtype=np.int64)  # Python's integers do not overflow
     return np.diff(ends, prepend=0)
+
+
+def shared_by_matrices(k: int, matrices: Sequence[Matrix]) -> dict[str, list[int]]:
+    """How k is shared among matrices, and those of their experts, by size; by name, a count for each single matrix."""
+    sizes = [size for matrix in matrices for size in matrix.sizes]
+    counts = iter(spread(k, sizes).tolist() if sizes else [])
+    return {matrix.name: [next(counts) for _ in matrix.sizes] for matrix in matrices}
 
 
 def choose(scores: Scores, scope: str, k: int) -> Mask:

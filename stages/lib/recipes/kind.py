@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stages.lib.files.errors import UserError
 from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.structure import Structure
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,13 @@ class Materialized:
     """By name, a tied head not at all; merged blocks have one tensor under several names."""
     masks: "dict[str, torch.Tensor]" = field(default_factory=dict)
     """By name, True where pruned."""
+
+    @property
+    def structure(self) -> Structure:
+        """That of `config`, which may have fewer blocks than the checkpoint."""
+        from stages.lib.weights.module_tree import structure_of
+
+        return structure_of(self.config, self.checkpoint.folder)
 
 
 def first_names(weights: "Mapping[str, torch.Tensor]") -> dict[str, str]:

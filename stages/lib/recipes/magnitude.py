@@ -1,9 +1,9 @@
 """Pruned by magnitude over all matrices at once: the recipe is the threshold, the mask follows from the base."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field
@@ -61,22 +61,13 @@ class MagnitudePruned(Pruned):
 def weights_in(part: Part, checkpoint: Checkpoint) -> list[str]:
     """The names of the tensors that a part's masks are chosen from. Raises UserError if there are none."""
     if part == "blocks":
-        return checkpoint.prunable
-    if not _tied(checkpoint.config):
+        return checkpoint.structure.prunable
+    if not checkpoint.structure.tied:
         raise UserError(
             f"{checkpoint.folder}: its head is not tied to the token embedding; "
             "remove pruned-tied-head from compare.variants in params.yaml"
         )
-    return [checkpoint.family.embedding]
-
-
-def _tied(config: Mapping[str, Any]) -> bool:
-    """Whether the head is the token embedding: as the config says, or as transformers assumes for its model type."""
-    if "tie_word_embeddings" in config:
-        return bool(config["tie_word_embeddings"])
-    from transformers import AutoConfig
-
-    return bool(AutoConfig.for_model(**config).tie_word_embeddings)
+    return [checkpoint.structure.embedding]
 
 
 def magnitude_masks(checkpoint: Checkpoint, names: Sequence[str], threshold: Threshold) -> Iterator[tuple[str, Mask]]:

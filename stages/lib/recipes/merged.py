@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from stages.lib.files.errors import UserError
 from stages.lib.recipes.kind import Digest, Materialized, OverBase
-from stages.lib.weights.family import Family, FeedForward
+from stages.lib.weights.structure import FeedForward, NeuronTensor, Structure
 
 if TYPE_CHECKING:
     import torch
@@ -40,18 +40,17 @@ class MergedFeedForward(OverBase):
     anchor_only: bool
     """Whether only a group's first block uses the average, or all of them."""
     merged_sha256: Digest
-    """Of the averaged tensors, group by group, in the order of the family."""
+    """Of the averaged tensors, group by group, in state-dict order."""
 
     @property
     def files(self) -> frozenset[str]:
         return frozenset({PERMUTATIONS})
 
     def apply(self, model: Materialized, folder: Path) -> None:
-        family, path = model.checkpoint.family, folder / PERMUTATIONS
-        depth = family.depth(model.config)
+        path = folder / PERMUTATIONS
         try:
             permutations = {int(block): permutation for block, permutation in load_file(path).items()}
-            merged = merge(model.weights, family, depth, self.n, self.anchor_only, permutations)
+            merged = merge(model.weights, model.structure, self.n, self.anchor_only, permutations)
         except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"{path}: damaged ({error}); `python -m stages.verify` prints the fix") from None
         if merged != self.merged_sha256:
@@ -63,23 +62,18 @@ def block_groups(depth: int, n: int) -> list[range]:
     return [range(start, min(start + n, depth)) for start in range(0, depth, n)]
 
 
-def feed_forward_of(family: Family) -> FeedForward:
-    """A family's description of its feed-forward. Raises UserError if it has none."""
-    if family.feed_forward is None:
+def feed_forwards_of(structure: Structure) -> tuple[FeedForward, ...]:
+    """The feed-forward of each block. Raises UserError if they are of no shape that can be merged."""
+    if structure.unmerged:
         raise UserError(
-            f"the family {family.model_type} describes no feed-forward that can be merged; "
+            f"{structure.model_type}: {structure.unmerged}, so its feed-forwards cannot be merged; "
             "remove merged_* from compare.variants in params.yaml"
         )
-    return family.feed_forward
+    return structure.feed_forwards
 
 
 def merge(
-    weights: "dict[str, torch.Tensor]",
-    family: Family,
-    depth: int,
-    n: int,
-    anchor_only: bool,
-    permutations: Permutations,
+    weights: "dict[str, torch.Tensor]", structure: Structure, n: int, anchor_only: bool, permutations: Permutations
 ) -> str:
     """Replace the feed-forwards in `weights`, in place; returns the SHA-256 of the averages.
 
@@ -89,15 +83,15 @@ def merge(
     import torch
 
     digest = hashlib.sha256()
-    axes = feed_forward_of(family).neuron_axes
-    for group in block_groups(depth, n):
-        for tensor, axis in axes.items():
-            names = [family.inside(block, tensor) for block in group]
-            if len(group) == 1 or names[0] not in weights:
-                continue
+    feed_forwards = feed_forwards_of(structure)
+    for group in block_groups(structure.depth, n):
+        if len(group) == 1:
+            continue
+        for tensors in zip(*(feed_forwards[block].tensors for block in group), strict=True):
+            names = [tensor.name for tensor in tensors]
             total = torch.zeros(weights[names[0]].shape, dtype=torch.float64)
-            for name, block in zip(names, group, strict=True):
-                total += _permuted(weights[name], axis, permutations.get(block))
+            for tensor, block in zip(tensors, group, strict=True):
+                total += _permuted(weights[tensor.name], tensor, permutations.get(block))
             average = (total / len(group)).to(weights[names[0]].dtype)
             digest.update(average.contiguous().view(torch.uint8).numpy().data)
             for name in names[:1] if anchor_only else names:
@@ -105,14 +99,17 @@ def merge(
     return digest.hexdigest()
 
 
-def _permuted(tensor: "torch.Tensor", axis: int | None, permutation: Permutation | None) -> "torch.Tensor":
+def _permuted(weight: "torch.Tensor", tensor: NeuronTensor, permutation: Permutation | None) -> "torch.Tensor":
     import torch
 
-    if axis is None or permutation is None:
-        return tensor
-    if permutation.shape != (tensor.shape[axis],) or permutation.max() >= len(permutation):
+    if tensor.axis is None or permutation is None:
+        return weight
+    neurons = weight.shape[tensor.axis] // tensor.parts
+    if permutation.shape != (neurons,) or permutation.max() >= neurons:
         raise ValueError("a permutation does not fit its block")
-    return tensor.index_select(axis, torch.from_numpy(permutation.astype(np.int64)))
+    order = permutation.astype(np.int64)
+    through_all = np.concatenate([order + part * neurons for part in range(tensor.parts)])
+    return weight.index_select(tensor.axis, torch.from_numpy(through_all))
 
 
 def write_permutations(permutations: Permutations, folder: Path) -> None:

@@ -91,8 +91,7 @@ def size_of(model: Materialized, folder: Path) -> dict[str, int]:
     """
     import torch
 
-    family = model.checkpoint.family
-    prunable = family.weights(range(family.depth(model.config)))
+    prunable = model.structure.prunable
     recipe = read_recipe(folder)
     stored = [folder / name for name in (RECIPE, *recipe.files)]
     if isinstance(recipe, Original):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from stages.lib.recipes.choosing import Scores, choose, spread
+from stages.lib.recipes.choosing import Scores, choose, shared_by_matrices
 from stages.lib.recipes.kind import Digest
 from stages.lib.recipes.masks import Mask, MaskDigest, Pruned
 from stages.lib.weights.checkpoint import Checkpoint
@@ -56,20 +56,23 @@ def scoped_masks(
 ) -> Iterator[tuple[str, Mask]]:
     """Each prunable tensor's mask, in state-dict order, with the given number of pruned weights per block.
 
-    A block's count is shared by its matrices in proportion to their size, and a matrix's by its rows or groups.
+    A block's count is shared by its matrices, and those of its experts, in proportion to their size, and a matrix's by
+    its rows or groups.
     """
-    family = checkpoint.family
     number = 0
-    for block, k in enumerate(block_counts):
-        names = family.weights([block])
-        for name, count in zip(names, spread(k, [checkpoint.size(name) for name in names]), strict=True):
+    for matrices, k in zip(checkpoint.structure.matrices, block_counts, strict=True):
+        counts = shared_by_matrices(k, matrices)
+        for matrix in matrices:
             scores: Scores
             if method == "magnitude":
-                scores = np.concatenate(list(checkpoint.magnitudes(name)))
+                scores = np.concatenate(list(checkpoint.magnitudes(matrix.name)))
             else:
-                scores = random_scores(checkpoint.size(name), seed, number)
-            by_output = np.moveaxis(scores.reshape(checkpoint.shape(name)), family.input_axis, 1)
-            yield name, np.moveaxis(choose(by_output, scope, int(count)), 1, family.input_axis)
+                scores = random_scores(matrix.size, seed, number)
+            mask = np.empty(matrix.shape, dtype=np.bool_)
+            by_output = matrix.by_output(scores.reshape(matrix.shape))
+            for chosen, part, count in zip(matrix.by_output(mask), by_output, counts[matrix.name], strict=True):
+                chosen[...] = choose(part, scope, count)
+            yield matrix.name, mask
             number += 1
 
 

@@ -55,7 +55,7 @@ class StoredMask(Pruned):
         )
 
     def masks(self, checkpoint: Checkpoint, folder: Path) -> Iterator[tuple[str, Mask]]:
-        names = checkpoint.prunable
+        names = checkpoint.structure.prunable
         shapes = [checkpoint.shape(name) for name in names]
         sizes = [-(-prod(shape) // 8) for shape in shapes]
         damaged = UserError(f"{folder / MASKS}: damaged; `python -m stages.verify` prints the fix")

@@ -122,6 +122,6 @@ def check_models(folders: Mapping[Path, Path | None]) -> Iterator[Finding]:
 def check_pruned(folder: Path, settings: "Prune") -> Iterator[Finding]:
     """The number of weights that a recipe prunes against the number that params.yaml asks for."""
     recipe, checkpoint = read_recipe(folder).unchanged, Checkpoint(MODEL)
-    wanted = pruned_count(settings, sum(map(checkpoint.size, checkpoint.prunable)))
+    wanted = pruned_count(settings, sum(map(checkpoint.size, checkpoint.structure.prunable)))
     if not isinstance(recipe, Pruned) or recipe.pruned != wanted:
         yield Finding(f"{folder} does not prune the {wanted} weights that params.yaml asks for", folder)

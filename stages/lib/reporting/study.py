@@ -12,7 +12,7 @@ from stages.lib.figures.tables import read_frontier, sensitivity_tables
 from stages.lib.files.parquet import read_table
 from stages.lib.files.places import FRONTIER, MODEL, SENSITIVITY, MeasureName, predictions_path
 from stages.lib.files.writing import significant
-from stages.lib.weights.families import read_config
+from stages.lib.weights.config import read_config
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
-from stages.lib.recipes.merged import Permutation, feed_forward_of
+from stages.lib.recipes.merged import Permutation, feed_forwards_of
 
 Activations = npt.NDArray[np.float32]
 """Of the neurons of one block and one kind of pre-activation. Shape: (neurons, tokens)."""
@@ -28,29 +28,32 @@ Activations = npt.NDArray[np.float32]
 def pre_activations(loaded: Loaded, windows: Sequence[torch.Tensor]) -> list[list[Activations]]:
     """By block, the outputs of the layers that tell neurons apart.
 
-    Raises UserError if the family describes none, or one is not finite.
+    Raises UserError if there are none that can be merged, or one is not finite.
     """
-    tokens, feed_forward = sum(window.shape[1] for window in windows), feed_forward_of(loaded.family)
+    tokens = sum(window.shape[1] for window in windows)
     found: list[list[Activations]] = []
     start = 0
 
-    def store(into: Activations, module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        into[:, start : start + output.shape[1]] = output[0].float().cpu().numpy().T
+    def store(kinds: Sequence[Activations], module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        # Of shape (tokens, outputs), with or without a batch of one; gate and up may be halves of one layer's outputs.
+        outputs = output.flatten(end_dim=-2).float().cpu().numpy().T
+        for into, part in zip(kinds, np.split(outputs, len(kinds)), strict=True):
+            into[:, start : start + part.shape[1]] = part
 
     with ExitStack() as hooks:
-        for block in loaded.blocks:
+        for feed_forward in feed_forwards_of(loaded.structure):
             found.append([])
-            for name in feed_forward.pre_activations:
-                layer, axis = block.get_submodule(name), feed_forward.neuron_axes[f"{name}.weight"]
-                assert axis is not None
-                found[-1].append(np.empty((layer.get_parameter("weight").shape[axis], tokens), dtype=np.float32))
-                hooks.enter_context(layer.register_forward_hook(partial(store, found[-1][-1])))
+            for name, parts in feed_forward.pre_activations:
+                kinds = [np.empty((feed_forward.neurons, tokens), dtype=np.float32) for _ in range(parts)]
+                found[-1] += kinds
+                layer = loaded.model.get_submodule(name)
+                hooks.enter_context(layer.register_forward_hook(partial(store, kinds)))
         for window in tqdm(windows, unit="window", desc="calibration"):
             loaded.body(input_ids=window, use_cache=False)
             start += window.shape[1]
     for number, kinds in enumerate(found):
         for kind in kinds:
-            what = f"the pre-activations of {loaded.family.block.format(number)}"
+            what = f"the pre-activations of {loaded.structure.module(number)}"
             check_finite(torch.from_numpy(kind), what, loaded.runs_on.dtype)
     return found
 

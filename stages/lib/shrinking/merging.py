@@ -25,13 +25,13 @@ class Merger:
 
     def merge(self, n: int, anchor_only: bool, folder: Path) -> MergedFeedForward:
         """The recipe that merges every n consecutive blocks; its permutations are written into the folder."""
-        checkpoint, depth = self._checkpoint, len(self._activations)
+        checkpoint = self._checkpoint
         permutations: dict[int, Permutation] = {}
-        for group in tqdm(block_groups(depth, n), unit="group", desc=f"merged_{n}"):
+        for group in tqdm(block_groups(len(self._activations), n), unit="group", desc=f"merged_{n}"):
             for first, block in ((group[0], block) for block in group[1:]):
                 if (first, block) not in self._matched:
                     self._matched[first, block] = match(self._activations[first], self._activations[block])
                 permutations[block] = self._matched[first, block]
         write_permutations(permutations, folder)
-        merged = merge(load_file(checkpoint.path), checkpoint.family, depth, n, anchor_only, permutations)
+        merged = merge(load_file(checkpoint.path), checkpoint.structure, n, anchor_only, permutations)
         return MergedFeedForward(base_sha256=checkpoint.sha256, n=n, anchor_only=anchor_only, merged_sha256=merged)

@@ -24,10 +24,11 @@ def write_variants(params: "Params", folder: Path) -> None:
     """Write the recipe of each of `compare.variants`. Raises ParamsError if the model has fewer than n blocks."""
     settings, checkpoint = params.compare, Checkpoint(MODEL)
     variants = [parse_variant(name) for name in settings.variants]
+    depth = checkpoint.structure.depth
     for variant in variants:
-        if variant.n > checkpoint.depth:
+        if variant.n > depth:
             raise ParamsError(
-                f"params.yaml: compare.variants: got {variant.name!r}, and the model has {checkpoint.depth} blocks; "
+                f"params.yaml: compare.variants: got {variant.name!r}, and the model has {depth} blocks; "
                 "n is at most that"
             )
     merger = _merger(checkpoint, params) if any(variant.method.startswith("merged") for variant in variants) else None
@@ -56,7 +57,7 @@ def _recipe(
         k = round(tied_head_sparsity * sum(map(checkpoint.size, head)))
         return MagnitudePruned.at(checkpoint, "tied-head", select(checkpoint, head, k))
     if variant.method == "compressed":
-        first = [group[0] for group in block_groups(checkpoint.depth, variant.n)]
+        first = [group[0] for group in block_groups(checkpoint.structure.depth, variant.n)]
         return KeptBlocks(base_sha256=checkpoint.sha256, blocks=first)
     assert merger is not None
     return merger.merge(variant.n, variant.method == "merged-anchor", folder)

@@ -45,8 +45,12 @@ def feed_forwards_of(
 def _feed_forward(name: str, module: nn.Module, names: Mapping[str, str]) -> FeedForward | None:
     """The neurons between two layers of a module, None if there are none or something else is in between."""
     for before, after in _LAYERS:
-        children = {child: getattr(module, child, None) for child in (*before, after)}
-        if not all(isinstance(layer, nn.Linear | Conv1D) for layer in children.values()):
+        children = {
+            child: layer
+            for child in (*before, after)
+            if isinstance(layer := getattr(module, child, None), nn.Linear | Conv1D)
+        }
+        if len(children) <= len(before):
             continue
         neurons = _width(children[after], "in")
         if any(
@@ -57,8 +61,10 @@ def _feed_forward(name: str, module: nn.Module, names: Mapping[str, str]) -> Fee
         ):
             return None
         tensors: list[NeuronTensor] = []
+        pre_activations = []
         for child in before:
             parts = _width(children[child], "out") // neurons
+            pre_activations.append((f"{name}.{child}", parts))
             axis = 0 if isinstance(children[child], nn.Linear) else 1
             tensors.append(NeuronTensor(names[f"{name}.{child}.weight"], axis, parts))
             if children[child].bias is not None:
@@ -67,7 +73,7 @@ def _feed_forward(name: str, module: nn.Module, names: Mapping[str, str]) -> Fee
         tensors.append(NeuronTensor(names[f"{name}.{after}.weight"], axis))
         if children[after].bias is not None:
             tensors.append(NeuronTensor(names[f"{name}.{after}.bias"], None))
-        return FeedForward(tuple(f"{name}.{child}" for child in before), neurons, tuple(tensors))
+        return FeedForward(tuple(pre_activations), neurons, tuple(tensors))
     return None
 
 

@@ -45,7 +45,8 @@ def config_of(config: Mapping[str, Any], where: object) -> PreTrainedConfig:
         raise UserError(f"{where}: config.json is of no valid model ({kind}: {reason}); correct it") from None
     if made.is_encoder_decoder:
         raise UserError(f"{where}: {kind} has an encoder and a decoder; {_NEEDED}")
-    if any(re.search("vision|audio", part) for part in made.sub_configs) or made.get_text_config(decoder=True) is not made:
+    senses = any(re.search("vision|audio", part) for part in made.sub_configs)
+    if senses or made.get_text_config(decoder=True) is not made:
         raise UserError(f"{where}: {kind} is more than a language model; give the model of its text part, saved alone")
     if type(made) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{where}: {kind} is no causal language model that transformers knows; {_NEEDED}")
@@ -60,7 +61,7 @@ def _structure(config: str, where: str) -> Structure:
             model: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(made)](made)
     except (ValueError, KeyError, TypeError, AttributeError, ImportError, AssertionError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{where}: no {made.model_type} can be built of its config.json ({reason}); correct it") from None
+        raise UserError(f"{where}: config.json is of no {made.model_type} ({reason}); correct it") from None
     if any(getattr(module, "is_causal", True) is False for module in model.modules()):
         raise UserError(f"{where}: {made.model_type} is an encoder, which reads text in both directions; {_NEEDED}")
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -119,7 +120,7 @@ def _described(model: PreTrainedModel, block_list: str) -> Structure:
 
 def _head_name(model: PreTrainedModel) -> str:
     head = model.get_output_embeddings()
-    return next(name for name, module in model.named_modules() if module is head) + ".weight"
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is head)
 
 
 def _block_of(parameter: str, block_list: str) -> int | None:
@@ -167,7 +168,10 @@ def _left_out(model: PreTrainedModel, block_list: str) -> dict[str, str]:
     reasons: dict[str, str] = {}
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     for layer, module in model.named_modules():
-        for name, weight in (*module.named_parameters(layer, recurse=False), *module.named_buffers(layer, recurse=False)):
+        for name, weight in (
+            *module.named_parameters(layer, recurse=False),
+            *module.named_buffers(layer, recurse=False),
+        ):
             if module is embedding:
                 reason = "token embedding, tied to the head" if head.weight is embedding.weight else "token embedding"
             elif module is head:

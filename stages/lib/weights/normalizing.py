@@ -15,7 +15,8 @@ from transformers.utils import logging
 from stages.lib.files.errors import UserError, out_of_memory
 from stages.lib.files.hashing import write_sums
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import family_of, read_config
+from stages.lib.weights.config import read_config
+from stages.lib.weights.module_tree import structure_of
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Of weights, as safetensors names them."""
@@ -34,7 +35,7 @@ def normalize_folder(source: Path, out: Path) -> None:
     incomplete, damaged, quantized or of an unknown family, or holds an adapter, a tensor that the model lacks, or
     weights that are not finite.
     """
-    family_of(source)
+    structure_of(read_config(source), source)
     if "quantization_config" in read_config(source):
         raise UserError(f"{source}: is quantized; give the model in float32, float16 or bfloat16")
     for adapter in ("adapter_config.json", "adapter_model.safetensors"):
@@ -116,7 +117,6 @@ def _save(model: PreTrainedModel, tokenizer: Any, out: Path) -> None:
         raise UserError("the model's tokenizer gives no offsets; add its tokenizer.json")
     model.save_pretrained(out, max_shard_size="1TB")
     tokenizer.save_pretrained(out)
-    family_of(out)
     checkpoint = Checkpoint(out)
     for name in checkpoint.names:
         if any((bits >= _INFINITE).any() for bits in checkpoint.magnitudes(name)):

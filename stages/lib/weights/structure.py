@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Values = TypeVar("Values", bound=Any)
 """An array of numpy or a tensor of torch."""
@@ -40,8 +40,8 @@ class Matrix:
 
     def by_output(self, values: Values) -> Values:
         """A view of values in the tensor's shape, as (matrices, outputs, inputs)."""
-        matrices = values if values.ndim == 3 else values[None]
-        return matrices if self.input_axis == len(self.shape) - 1 else matrices.swapaxes(1, 2)
+        matrices: Values = values if values.ndim == 3 else values[None]
+        return matrices if self.input_axis == len(self.shape) - 1 else cast(Values, matrices.swapaxes(1, 2))
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class NeuronTensor:
 class FeedForward:
     """The feed-forward of a block as neurons: their pre-activations, and the tensors that belong to them."""
 
-    pre_activations: tuple[str, ...]
-    """The modules whose outputs, one or two per neuron, tell neurons apart."""
+    pre_activations: tuple[tuple[str, int], ...]
+    """The modules whose outputs tell neurons apart, and their outputs per neuron: two where gate and up are fused."""
     neurons: int
     tensors: tuple[NeuronTensor, ...]
     """Permuting the neurons along all axes at once leaves the block's output as it is."""
