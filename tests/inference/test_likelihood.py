@@ -154,8 +154,9 @@ def test_logits_of_a_whole_window_are_never_held(loaded: Loaded, monkeypatch: py
     monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", at_once)
     states, wanted = torch.randn(100, 32), torch.randint(0, 320, (100,))
     with torch.inference_mode(), LargestTensor() as largest:
-        losses = likelihood._cross_entropies(loaded, states, wanted)
-        assert largest.numel <= max(at_once, states.numel())
+        output = loaded.body(input_ids=wanted[None, :1], use_cache=False)
+        losses = likelihood._cross_entropies(loaded, output, states, wanted)
+        assert largest.numel <= max(at_once, loaded.model.lm_head.weight.numel())
         whole = torch.nn.functional.cross_entropy(loaded.model.lm_head(states), wanted, reduction="none")
     np.testing.assert_allclose(losses, whole.numpy(), rtol=1e-5, atol=1e-5)
 

@@ -224,7 +224,7 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no config": (remove("config.json"), "mine/model: holds no config.json; give a Hugging Face model folder"),
     "config not JSON": (lambda m: (m / "config.json").write_text("{") and None, "config.json: not JSON"),
     "config not an object": (lambda m: (m / "config.json").write_text("[]") and None, "not a JSON object"),
-    "unknown family": (set_config(model_type="mamba"), "model_type 'mamba' is not a known family (gpt2, llama)"),
+    "no decoder": (set_config(model_type="t5"), "t5 has an encoder and a decoder; a decoder such as GPT-2"),
     "quantized": (set_config(quantization_config={"quant_method": "gptq"}), "is quantized; give the model in float32"),
     "no weights": (remove("model.safetensors"), "holds no safetensors"),
     "only pickles": (only_pickles, "holds no safetensors; save the model with safe_serialization first"),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -13,6 +14,7 @@ from stages.lib.evaluation.rouge import KINDS, Rouge
 from stages.lib.files.errors import UserError
 from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import by_length, pad
+from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
 from stages.lib.inference.tokenizing import tokenize_each
 
@@ -82,7 +84,8 @@ def summarize(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -
     tokens = prompts(loaded, documents, settings)
     loaded.model.generation_config = _generation(loaded, settings)
     summaries = [""] * len(documents)
-    with tqdm(total=len(documents), unit="doc", desc="summaries") as progress:
+    finite = loaded.model.get_output_embeddings().register_forward_hook(partial(_check_logits, loaded.runs_on.dtype))
+    with finite, tqdm(total=len(documents), unit="doc", desc="summaries") as progress:
         for batch in by_length([len(prompt) for prompt in tokens], settings.batch_size):
             ids, mask = (part.to(loaded.device) for part in pad([tokens[index] for index in batch], 0, "left"))
             added = loaded.model.generate(input_ids=ids, attention_mask=mask)
@@ -91,6 +94,10 @@ def summarize(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -
                 summaries[index] = text.strip()
             progress.update(len(batch))
     return summaries
+
+
+def _check_logits(dtype: torch.dtype, head: torch.nn.Module, inputs: object, logits: torch.Tensor) -> None:
+    check_finite(logits[:, -1], "the logits of the next token", dtype)
 
 
 def _generation(loaded: Loaded, settings: "Summarize") -> GenerationConfig:
