@@ -1,8 +1,10 @@
 """The rules for special tokens: those that a tokenizer puts before a text come first in every window and are never
 scored; those that it puts after a text are nowhere. Classification and summaries have the same rules in their tests.
+
+lm-eval's rolling log-likelihood is the witness, in the slow set.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from stages.lib.evaluation.perplexity import score
 from stages.lib.files.errors import UserError
@@ -234,3 +236,96 @@ def test_a_text_shorter_than_a_window_is_refused(models: dict[str, Loaded], text
     assert negative_log_likelihoods(models["first"], whole.head(63), windowing(64, 64))[1].all()
     with pytest.raises(UserError, match=r"has 62 tokens, fewer than a window of 64"):
         negative_log_likelihoods(models["first"], whole.head(62), windowing(64, 64))
+
+
+# lm-eval.
+
+
+def rolling(loaded: Loaded, documents: Sequence[str], max_length: int, prefix: int | None = None) -> list[float]:
+    """lm-eval's log-likelihood of each document, in windows of `max_length` tokens.
+
+    lm-eval puts one token before a document: `prefix`, or else the tokenizer's BOS, or its EOS if it has none. By
+    default it also scores the special tokens that the tokenizer adds, so that BOS is read twice and scored once, and
+    EOS is scored; with `add_bos_token=False` it scores the document's own tokens only, as we do.
+    """
+    pytest.importorskip("lm_eval", reason="needs pip install -r benchmarks/requirements.txt")
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    peer = HFLM(
+        loaded.model,
+        tokenizer=loaded.tokenizer,
+        max_length=max_length,
+        batch_size=1,
+        add_bos_token=False,
+        prefix_token_id=prefix,
+    )
+    requests = [
+        Instance(request_type="loglikelihood_rolling", doc={}, arguments=(document,), idx=number)
+        for number, document in enumerate(documents)
+    ]
+    found: list[float] = peer.loglikelihood_rolling(requests, disable_tqdm=True)
+    return found
+
+
+def log_likelihood(loaded: Loaded, document: str, context: int, stride: int) -> float:
+    return -float(score(loaded, [document], windowing(context, stride))["nll"].sum())
+
+
+def pieces(tokenizer: PreTrainedTokenizerFast, document: str, bounds: Sequence[tuple[int, int]]) -> list[str]:
+    """The parts of a document between some of its tokens; each part has the same tokens alone as in the document."""
+    encoded = tokenizer(document, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    found = [document[offsets[begin][0] : offsets[end - 1][1]] for begin, end in bounds]
+    for part, (begin, end) in zip(found, bounds, strict=True):
+        assert tokenizer(part, add_special_tokens=False)["input_ids"] == ids[begin:end]
+    return found
+
+
+WORDS = " ".join(["the cat sat on a mat while rain fell dogs ran to eat"] * 9)
+"""A document whose tokens are words, or parts that stay the same when the text is cut between them."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["first", "both"])
+def test_lm_eval_agrees_on_one_window_behind_bos(models: dict[str, Loaded], kind: str) -> None:
+    loaded = models[kind]
+    tokens = len(tokenize(loaded.tokenizer, [WORDS]).tokens)
+    assert 64 < tokens < 128
+    (expected,) = rolling(loaded, [WORDS], tokens)
+    assert log_likelihood(loaded, WORDS, tokens + 1, tokens + 1) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["first", "both"])
+@pytest.mark.parametrize("stride", [5, 13, 20])
+def test_lm_eval_agrees_on_several_windows_behind_bos(models: dict[str, Loaded], kind: str, stride: int) -> None:
+    """lm-eval puts BOS before a document's first window only, so each of our windows is a document for it.
+
+    Of what a window scores, the likelihood is that of the whole window less that of the part that was scored before.
+    """
+    loaded = models[kind]
+    tokens = len(tokenize(loaded.tokenizer, [WORDS]).tokens)
+    plan = [(begin, min(begin + 20, tokens)) for begin in range(0, tokens - 20 + stride, stride)]
+    overlaps = [(begin, end) for (begin, _), (_, end) in zip(plan[1:], plan, strict=False) if begin < end]
+    whole = rolling(loaded, pieces(loaded.tokenizer, WORDS, plan), 21)
+    again = rolling(loaded, pieces(loaded.tokenizer, WORDS, overlaps), 21)
+    assert log_likelihood(loaded, WORDS, 21, stride) == pytest.approx(sum(whole) - sum(again), abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["none", "last"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_lm_eval_agrees_without_bos(models: dict[str, Loaded], kind: str, count: int) -> None:
+    """lm-eval always puts a token before a document, here the document's own first one, which neither side scores.
+
+    It moves windows of 24 inputs by 24, and reads the last token of a window again as the first of the next: our
+    windows of 25 tokens, inputs and last target, at a stride of 24. It gives a shorter last window more context, so
+    the document is a whole number of windows.
+    """
+    loaded = models[kind]
+    (document,) = pieces(loaded.tokenizer, WORDS, [(0, 1 + 24 * count)])
+    first, *others = tokenize(loaded.tokenizer, [document]).tokens.tolist()
+    (rest,) = pieces(loaded.tokenizer, document, [(1, 1 + len(others))])
+    (expected,) = rolling(loaded, [rest], 24, prefix=first)
+    assert log_likelihood(loaded, document, 25, 24) == pytest.approx(expected, abs=1e-4)
