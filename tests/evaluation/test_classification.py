@@ -83,6 +83,11 @@ def test_a_token_that_the_tokenizer_appends_is_not_read(loaded: Loaded) -> None:
     assert tokenize(replace(loaded, tokenizer=tokenizer), TEXTS, 13) == [[tokenizer.bos_token_id, *t] for t in plain]
 
 
+def test_no_room_behind_the_token_that_begins_a_text_is_refused(loaded: Loaded) -> None:
+    with pytest.raises(UserError, match=r"classify\.max_tokens is 1, and 1 of them are for .* none is left"):
+        tokenize(replace(loaded, tokenizer=enclosing(loaded.tokenizer)), TEXTS, 1)
+
+
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=9))
 def test_padding(sequences: list[list[int]]) -> None:
     for side in ("left", "right"):

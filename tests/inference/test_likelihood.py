@@ -98,13 +98,6 @@ def test_bytes_of_tokens_add_up_to_the_text(tokenizer: PreTrainedTokenizerFast, 
     assert (counted.byte_counts >= 0).all()
 
 
-def test_tokens_that_the_tokenizer_appends_are_not_scored(tokenizer: PreTrainedTokenizerFast) -> None:
-    plain, enclosed = tokenize(tokenizer, DOCUMENTS), tokenize(enclosing(tokenizer), DOCUMENTS)
-    assert enclosed.tokens.tolist() == [enclosing(tokenizer).bos_token_id, *plain.tokens]
-    assert enclosed.byte_counts.tolist() == [0, *plain.byte_counts]
-    assert enclosed.document[1:].tolist() == plain.document.tolist()
-
-
 def test_a_special_token_that_the_text_itself_has_is_scored(tokenizer: PreTrainedTokenizerFast) -> None:
     text = tokenize(enclosing(tokenizer), ["the cat</s>"])
     assert text.tokens[-1] == enclosing(tokenizer).eos_token_id

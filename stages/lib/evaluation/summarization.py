@@ -16,7 +16,7 @@ from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
-from stages.lib.inference.tokenizing import tokenize_each
+from stages.lib.inference.tokenizing import first_tokens, tokenize_each
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Summarize
@@ -66,11 +66,12 @@ def lead_sentence(document: str) -> str:
 def prompts(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> list[list[int]]:
     """Document and cue as tokens, documents truncated at the end. Raises UserError if no room is left for them."""
     cue = loaded.tokenizer(settings.cue, add_special_tokens=False)["input_ids"]
-    room = loaded.context_length - len(cue) - settings.max_new_tokens
-    if room < 1:
+    room, first = loaded.context_length - len(cue) - settings.max_new_tokens, len(first_tokens(loaded.tokenizer))
+    if room <= first:
+        special = "special tokens, " if first else ""
         raise UserError(
-            f"cue and summarize.max_new_tokens take {len(cue) + settings.max_new_tokens} tokens, the model "
-            f"{loaded.context_length}; lower max_new_tokens in params.yaml"
+            f"{special}cue and summarize.max_new_tokens take {first + len(cue) + settings.max_new_tokens} tokens, "
+            f"the model {loaded.context_length}; lower max_new_tokens in params.yaml"
         )
     return [tokens + cue for tokens in tokenize_each(loaded.tokenizer, documents, room)]
 
