@@ -65,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
     section = section_as_yaml(arguments.item, pin)
     if arguments.write:
         replace_section(arguments.item, section)
-        print(f"params.yaml: {arguments.item} is {pin['repo']} at {pin['revision']}; `dvc repro` runs it")
+        print(f"params.yaml: {arguments.item} is {pin['repo']} at {pin['revision']}; `dvc repro` runs what reads it")
     else:
         print(section, end="")
 

@@ -197,7 +197,7 @@ def test_writing_keeps_every_other_byte(project: Path, pin: RunStage, name: str,
     path.write_bytes(before.encode())
     section = pin("tiny/llama", "--as", item).out.replace("\n", line_end)
     finished = pin("tiny/llama", "--as", item, "--write")
-    assert finished.out == f"params.yaml: {item} is tiny/llama at {REVISION}; `dvc repro` runs it\n"
+    assert finished.out == f"params.yaml: {item} is tiny/llama at {REVISION}; `dvc repro` runs what reads it\n"
     after = path.read_bytes().decode()
     head, _, rest = before.partition(f"{line_end}{item}:")
     next_section = {"model": f"{line_end}{line_end}text:", "distilled": None}[item]
