@@ -9,15 +9,26 @@ if TYPE_CHECKING:
     from stages.lib.plumbing.items import Local
 
 
-def existing(item: "Local", folder: bool) -> Path:
-    """The path of a local file or folder. Raises UserError if it is missing, of the other kind, or empty."""
+def existing_model(item: "Local") -> Path:
+    """The path of a model folder or GGUF file of the user's. Raises UserError as `existing_file` does."""
+    path = _existing(item, "a Hugging Face model folder or a .gguf file")
+    if path.is_file() and path.suffix.lower() != ".gguf":
+        raise UserError(f"{path}: is a file; give a Hugging Face model folder or a .gguf file")
+    return path
+
+
+def existing_file(item: "Local") -> Path:
+    """The path of a local file. Raises UserError if it is missing, a folder, or empty."""
+    path = _existing(item, "a file with content")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give a file with content")
+    return path
+
+
+def _existing(item: "Local", wanted: str) -> Path:
     path = Path(item.path)
     if not path.exists():
         raise UserError(f"{path}: not found; correct the path in params.yaml")
-    if path.is_dir() != folder:
-        problem = "is a folder" if path.is_dir() else "is a file"
-    elif not (any(path.iterdir()) if folder else path.stat().st_size):
-        problem = "is empty"
-    else:
-        return path
-    raise UserError(f"{path}: {problem}; give {'a Hugging Face model folder' if folder else 'a file with content'}")
+    if not (any(path.iterdir()) if path.is_dir() else path.stat().st_size):
+        raise UserError(f"{path}: is empty; give {wanted}")
+    return path
