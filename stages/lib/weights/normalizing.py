@@ -7,6 +7,7 @@ import copy
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def normalize_folder(source: Path, out: Path) -> None:
     tokenizer = _read_tokenizer(source)
     shards = open_shards(source, "fetch it again")
     config, structure, placed = identify_tensors(config, source, shards)
-    check_vocabulary(tokenizer, structure, source)
+    _check_vocabulary(tokenizer.get_vocab(), structure, source)
     dtype = reduce(torch.promote_types, {DTYPES[each.stored.dtype] for each in placed.values()})
     for shard in shards:
         _write_shard(shard, {name: each for name, each in placed.items() if each.shard is shard}, dtype, out)
@@ -108,12 +109,12 @@ def _check_offsets(tokenizer: Any, source: Path) -> None:
         )
 
 
-def check_vocabulary(tokenizer: Any, structure: Structure, source: Path) -> None:
+def _check_vocabulary(vocabulary: Mapping[str, int], structure: Structure, source: Path) -> None:
     """Raise UserError if a token has no row in the embedding."""
-    largest, rows = max(tokenizer.get_vocab().values(), default=-1), structure.tensors[structure.embedding][0]
+    largest, rows = max(vocabulary.values(), default=-1), structure.tensors[structure.embedding][0]
     if largest >= rows:
         raise UserError(
-            f"{source}: its tokenizer has tokens up to {largest}, its model {rows} tokens from 0; "
+            f"{source}: its tokenizer gives tokens up to {largest}, the model has {rows} tokens from 0; "
             "give the model with its own tokenizer"
         )
 
@@ -157,9 +158,13 @@ def normalize_gguf(source: Path, out: Path) -> None:
         (Path(folder) / source.name).symlink_to(source.resolve())
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=source.name)
-            read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=source.name, dtype=torch.float32)
+            read, info = AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=source.name, dtype=torch.float32, output_loading_info=True
+            )
         except (OSError, ValueError, KeyError, IndexError) as error:
             raise UserError(f"{source.name}: not a GGUF file that transformers can read ({error})") from None
+    if absent := sorted(map(str, info["missing_keys"] | info["mismatched_keys"])):
+        raise UserError(f"{source.name}: lacks {absent[0]} of a {read.config.model_type}; give another file")
     # The loaded config says quantized, which its weights are not, and would make saving fail.
     config = copy.copy(read.config)
     del config.quantization_config
@@ -170,7 +175,9 @@ def normalize_gguf(source: Path, out: Path) -> None:
     model.tie_weights()
     _check_offsets(tokenizer, source)
     model.save_pretrained(out, max_shard_size="1TB")
-    check_vocabulary(tokenizer, structure_of(read_config(out), source), source)
+    # Without added tokens: transformers adds some of its own, which text that has none of them never gives.
+    vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    _check_vocabulary(vocabulary, structure_of(read_config(out), source), source)
     _finish(tokenizer, out)
 
 
