@@ -43,7 +43,6 @@ from stages.lib.recipes.magnitude import MagnitudePruned, Part, weights_in
 from stages.lib.recipes.merged import MergedFeedForward, merge, write_permutations
 from stages.lib.recipes.recipe import materialize, write_recipe
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import family_of
 
 if TYPE_CHECKING:
     from repository import Repository
@@ -285,10 +284,10 @@ DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}
 def merged_by_three(base: Path, folder: Path) -> Path:
     """The recipe that merges three of a base's four blocks, in random orders of their neurons."""
     folder.mkdir()
-    family = family_of(base)
-    neurons = {"llama": 64, "gpt2": 128}[family.model_type]
+    structure = Checkpoint(base).structure
+    neurons = structure.feed_forwards[0].neurons
     orders = {block: np.random.default_rng(block).permutation(neurons).astype(np.uint16) for block in (1, 2)}
-    digest = merge(load_file(base / "model.safetensors"), family, 4, 3, False, orders)
+    digest = merge(load_file(base / "model.safetensors"), structure, 3, False, orders)
     write_permutations(orders, folder)
     recipe = MergedFeedForward(base_sha256=Checkpoint(base).sha256, n=3, anchor_only=False, merged_sha256=digest)
     write_recipe(recipe, folder)
@@ -297,11 +296,8 @@ def merged_by_three(base: Path, folder: Path) -> Path:
 
 def feed_forwards(base: Path) -> list[list[str]]:
     """The names of each merged tensor in the three blocks."""
-    family = family_of(base)
-    assert family.feed_forward is not None
-    there = load_file(base / "model.safetensors")
-    names = [[family.inside(block, name) for block in (0, 1, 2)] for name in family.feed_forward.neuron_axes]
-    return [group for group in names if group[0] in there]
+    by_block = [each.tensors for each in Checkpoint(base).structure.feed_forwards[:3]]
+    return [[tensor.name for tensor in tensors] for tensors in zip(*by_block, strict=True)]
 
 
 SENSITIVITY = {

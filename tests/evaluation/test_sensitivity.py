@@ -84,7 +84,7 @@ def zeroed(folder: Path, original: Path, names: list[str], sparsity: float) -> L
 
 def test_points_by_sparsity(tables: Tables, folder: Path, text: TokenizedText, tmp_path: Path) -> None:
     points = tables([0, 0.2, 0.7], 0.5)["sparsities"]
-    prunable = sum(Checkpoint(folder).size(name) for name in Checkpoint(folder).prunable)
+    prunable = sum(Checkpoint(folder).size(name) for name in Checkpoint(folder).structure.prunable)
     for point in points:
         k = round(point["sparsity"] * prunable)
         recipe = tmp_path / f"recipe-{k}"
@@ -108,7 +108,7 @@ def test_points_by_matrix(tables: Tables, folder: Path, original: Path, text: To
     points = tables([0.1], 0.5)["matrices"]
     assert [point["matrix"] for point in points] == list(family.matrices)
     for point in points:
-        names = [name for name in Checkpoint(folder).prunable if f".{point['matrix']}." in name]
+        names = [name for name in Checkpoint(folder).structure.prunable if f".{point['matrix']}." in name]
         assert len(names) == DEPTH
         pruned = zeroed(folder, original, names, 0.5)
         assert point["perplexity"] == pytest.approx(perplexity_of(pruned, text), rel=2e-5)
@@ -119,7 +119,7 @@ def test_points_by_block(tables: Tables, folder: Path, original: Path, text: Tok
     points = tables([0.1], 0.5)["blocks"]
     assert [point["block"] for point in points] == list(range(DEPTH))
     for point in points:
-        names = [name for name in Checkpoint(folder).prunable if f".{point['block']}." in name]
+        names = [name for name in Checkpoint(folder).structure.prunable if f".{point['block']}." in name]
         pruned = zeroed(folder, original, names, 0.5)
         assert point["perplexity"] == pytest.approx(perplexity_of(pruned, text), rel=2e-5)
     assert len({point["perplexity"] for point in points}) == DEPTH

@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from conftest import CPU, ROOT, Finished, changed_params, load, prose, write_params
+from naive_pruning import Matrix, naive_sparsegpt, naive_wanda
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
@@ -26,9 +26,6 @@ from stages.lib.pruning.sparsegpt import input_products, sparsegpt_mask
 from stages.lib.recipes.choosing import spread
 from stages.lib.recipes.recipe import materialize
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import family_of
-
-Matrix = npt.NDArray[np.float64]
 
 
 def on_text(method: str) -> OnText:
@@ -39,38 +36,6 @@ def on_text(method: str) -> OnText:
 
 def windows(loaded: Loaded, tokens: int = 300) -> list[torch.Tensor]:
     return calibration_windows(loaded, [prose(200, seed) for seed in range(3)], tokens, "prune.calibration_tokens")
-
-
-def naive_wanda(weight: Matrix, read: Matrix, counts: list[int]) -> tuple[Matrix, Matrix]:
-    """Each row sorted by itself; weight (outputs, inputs), read (tokens, inputs)."""
-    scores = np.abs(weight) * np.sqrt((read**2).sum(axis=0))
-    mask = np.zeros(scores.shape, dtype=bool)
-    for row, count in enumerate(counts):
-        mask[row, sorted(range(scores.shape[1]), key=lambda column: scores[row, column])[:count]] = True
-    return mask, np.where(mask, 0, weight)
-
-
-def naive_sparsegpt(weight: Matrix, read: Matrix, counts: list[int], at_once: int = 128) -> tuple[Matrix, Matrix]:
-    """The inverse of what is left of H is computed anew for each column: Optimal Brain Surgeon as it stands."""
-    products = read.T @ read
-    damped = products + 0.01 * np.mean(np.diag(products)) * np.eye(len(products))
-    inverses = [np.linalg.inv(damped[column:, column:]) for column in range(len(damped))]
-    weight, mask = weight.copy(), np.zeros(weight.shape, dtype=bool)
-    for start, count in zip(range(0, weight.shape[1], at_once), counts, strict=True):
-        columns = range(start, min(start + at_once, weight.shape[1]))
-        scores = {
-            (row, column): weight[row, column] ** 2 / inverses[column][0, 0]
-            for row in range(len(weight))
-            for column in columns
-        }
-        for place in sorted(scores, key=lambda place: scores[place])[:count]:
-            mask[place] = True
-        for column in columns:
-            for row in np.flatnonzero(mask[:, column]):
-                inverse = inverses[column]
-                weight[row, column:] -= weight[row, column] / inverse[0, 0] * inverse[0]
-                weight[row, column] = 0
-    return mask, weight
 
 
 def keep(inputs: list[torch.Tensor]) -> Callable[..., None]:
@@ -98,7 +63,7 @@ def naive(
 ) -> dict[str, tuple[Matrix, Matrix]]:
     """Each tensor's mask and what becomes of it: block by block, the model as it is by then."""
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    names = Checkpoint(folder).prunable
+    names = Checkpoint(folder).structure.prunable
     found = {}
     for block, k in enumerate(block_counts):
         inside = [name for name in names if f".{block}." in name]
@@ -124,12 +89,12 @@ def test_a_model_is_pruned_by_the_formula(tiny_folder: Path, original: Path, met
     loaded = load(tiny_folder, original, CPU)
     texts = windows(loaded)
     assert [text.shape for text in texts] == [(1, 128), (1, 128), (1, 44)]
-    size = sum(loaded.model.get_parameter(name).numel() for name in Checkpoint(tiny_folder).prunable) // 2
+    size = sum(loaded.model.get_parameter(name).numel() for name in Checkpoint(tiny_folder).structure.prunable) // 2
     counts = [size // 3, size // 4]
     expected = naive(method, tiny_folder, texts, counts)
     scope = {"wanda": "row", "sparsegpt": "layer"}[method]
     found = dict(calibrated_masks(loaded, texts, counts, on_text(method), scope))
-    assert list(found) == Checkpoint(tiny_folder).prunable
+    assert list(found) == Checkpoint(tiny_folder).structure.prunable
     assert sum(int(mask.sum()) for mask in found.values()) == sum(counts)
     for name, mask in found.items():
         np.testing.assert_array_equal(mask, expected[name][0])
@@ -217,7 +182,7 @@ def test_what_is_loaded_is_what_sparsegpt_gave_on_a_base_with_zeros(
     base = Path("data/model")
     loaded = load(base, ROOT / "data/original", CPU)
     documents = unscored_documents(Path("data/text"))
-    sizes = [sum(Checkpoint(base).size(name) for name in loaded.family.weights([block])) for block in (0, 1)]
+    sizes = [sum(Checkpoint(base).size(name) for name in loaded.structure.weights([block])) for block in (0, 1)]
     texts = calibration_windows(loaded, documents, 64, "")
     masks = dict(calibrated_masks(loaded, texts, spread(sum(sizes) // 2, sizes), on_text("sparsegpt"), "layer"))
     found = materialize(Checkpoint(base), Path("data/pruned")).weights
@@ -236,7 +201,7 @@ def test_inputs_that_are_not_finite_are_one_line(tiny_folder: Path, original: Pa
     texts = windows(loaded)
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight[texts[0][0, 9]] = torch.inf
-    first = Checkpoint(tiny_folder).prunable[0]
+    first = Checkpoint(tiny_folder).structure.prunable[0]
     says = rf"the sums over the inputs of {first} are not finite in float32; repair the model"
     with pytest.raises(UserError, match=says):
         dict(calibrated_masks(loaded, texts, [10, 10], on_text(method), "layer"))
@@ -263,31 +228,35 @@ def test_products_that_cannot_be_inverted_are_one_line() -> None:
 @pytest.mark.parametrize("share", [0, 0.3, 0.999, 1])
 @pytest.mark.parametrize(("method", "scope"), [("wanda", "row"), ("wanda", "layer"), ("sparsegpt", "layer")])
 def test_exactly_k(tiny_folder: Path, original: Path, method: str, scope: str, share: float) -> None:
-    loaded, family = load(tiny_folder, original, CPU), family_of(tiny_folder)
-    total = sum(loaded.model.get_parameter(name).numel() for name in Checkpoint(tiny_folder).prunable)
+    loaded = load(tiny_folder, original, CPU)
+    input_axis = loaded.structure.matrices[0][0].input_axis
+    total = sum(loaded.model.get_parameter(name).numel() for name in Checkpoint(tiny_folder).structure.prunable)
     counts = spread(round(share * total), [total // 2] * 2)
     masks = dict(calibrated_masks(loaded, windows(loaded, 40), counts, on_text(method), scope))
     assert sum(int(mask.sum()) for mask in masks.values()) == round(share * total)
     for mask in masks.values():
         assert abs(mask.sum() - share * mask.size) < 2
         if scope == "row":
-            assert np.abs(mask.sum(axis=family.input_axis) - share * mask.shape[family.input_axis]).max() <= 1
+            assert np.abs(mask.sum(axis=input_axis) - share * mask.shape[input_axis]).max() <= 1
 
 
 @torch.no_grad()
 def test_outliers_are_those_of_the_formula(tiny_folder: Path, original: Path) -> None:
-    loaded, family = load(tiny_folder, original, CPU), family_of(tiny_folder)
+    loaded = load(tiny_folder, original, CPU)
+    input_axis = loaded.structure.matrices[0][0].input_axis
     texts = windows(loaded)
     with torch.no_grad():
-        loaded.model.get_parameter(Checkpoint(tiny_folder).prunable[0])[0, 0] = 9.0  # both families' first matrix
+        loaded.model.get_parameter(Checkpoint(tiny_folder).structure.prunable[0])[0, 0] = (
+            9.0  # both families' first matrix
+        )
     shares = []
     for block in range(2):
-        inside = [name for name in Checkpoint(tiny_folder).prunable if f".{block}." in name]
+        inside = [name for name in Checkpoint(tiny_folder).structure.prunable if f".{block}." in name]
         read = inputs_of(loaded.model, inside, texts)
         scores = []
         for name in inside:
             weight = loaded.model.get_parameter(name).double().numpy()
-            by_output = weight.T if family.input_axis == 0 else weight
+            by_output = weight.T if input_axis == 0 else weight
             scores.append((np.abs(by_output) * np.linalg.norm(read[name], axis=0)).ravel())
         merged = np.concatenate(scores)
         shares.append(np.mean(merged > OUTLIER * merged.mean()))
@@ -307,7 +276,9 @@ def test_sensitivities_are_the_growth_of_the_loss(tiny_folder: Path, original: P
     expected = []
     for block in range(2):
         model = load(tiny_folder, original, CPU).model
-        weights = [model.get_parameter(name) for name in Checkpoint(tiny_folder).prunable if f".{block}." in name]
+        weights = [
+            model.get_parameter(name) for name in Checkpoint(tiny_folder).structure.prunable if f".{block}." in name
+        ]
         magnitudes = torch.cat([weight.detach().abs().flatten() for weight in weights])
         bound = magnitudes.sort().values[round(0.5 * len(magnitudes)) - 1]
         with torch.no_grad():

@@ -74,7 +74,7 @@ def test_full_size_gpt2(full_size: Path, original: Path, tmp_path: Path) -> None
     embeddings = {
         name: p for name, p in load_file(base / "model.safetensors").items() if "wte" in name or "wpe" in name
     }
-    names, before = Checkpoint(base).prunable, size(base, original)
+    names, before = Checkpoint(base).structure.prunable, size(base, original)
     assert before["total_parameters"] == 124_439_808
     assert before["prunable_weights"] == 84_934_656
     k = pruned_count(load_params(ROOT / "studies" / "gpt2.yaml").prune, before["prunable_weights"])

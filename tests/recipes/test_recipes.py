@@ -44,7 +44,7 @@ def test_round_trip(tiny_folder: Path, recipe: Path) -> None:
 def test_loaded_model_is_the_base_with_its_smallest_weights_zero(tiny_folder: Path, recipe: Path) -> None:
     dense = dict(AutoModelForCausalLM.from_pretrained(tiny_folder).named_parameters())
     loaded = load(tiny_folder, recipe, CPU, keep_masks=True)
-    names = Checkpoint(tiny_folder).prunable
+    names = Checkpoint(tiny_folder).structure.prunable
     bound = torch.cat([dense[name].abs().flatten() for name in names]).kthvalue(3000).values
     for name, parameter in loaded.model.named_parameters():
         if name in names:
@@ -77,7 +77,7 @@ def test_a_damaged_base_is_refused_by_the_original_too(
 
 def test_prunable_names_are_in_state_dict_order(tiny_folder: Path) -> None:
     family = json.loads((tiny_folder / "config.json").read_text())["model_type"]
-    names = Checkpoint(tiny_folder).prunable
+    names = Checkpoint(tiny_folder).structure.prunable
     in_order = [name for name in TINY[family]().state_dict() if name in names]
     assert names == in_order
     blocks = [
@@ -179,7 +179,7 @@ def make(kind: str, base: Path, folder: Path) -> Recipe:
     elif kind == "checkpoint":
         recipe = OtherCheckpoint(sha256=Checkpoint(base.parent / "distilled").sha256)
     elif kind == "mask":
-        shapes = {name: Checkpoint(base).shape(name) for name in Checkpoint(base).prunable}
+        shapes = {name: Checkpoint(base).shape(name) for name in Checkpoint(base).structure.prunable}
         masks = [(name, np.arange(np.prod(shape)).reshape(shape) % 7 == 0) for name, shape in shapes.items()]
         recipe = StoredMask.store(Checkpoint(base), "wanda", masks, folder)
     elif kind == "scoped":

@@ -61,7 +61,7 @@ def test_any_change_of_the_file_is_refused(tiny_folder: Path, tmp_path: Path, sh
     base, recipe = Checkpoint(tiny_folder), tmp_path / "recipe"
     recipe.mkdir()
     generator = np.random.default_rng(1)
-    masks = [(name, generator.random(base.shape(name)) < share) for name in Checkpoint(tiny_folder).prunable]
+    masks = [(name, generator.random(base.shape(name)) < share) for name in Checkpoint(tiny_folder).structure.prunable]
     stored = StoredMask.store(base, "wanda", masks, recipe)
     write_recipe(stored, recipe)
     assert stored.compressed == (share == 0.1)

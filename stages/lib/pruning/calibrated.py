@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from stages.lib.files.errors import UserError
 from stages.lib.inference.blockwise import through_blocks
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.layer_inputs import inputs_seen
@@ -50,7 +51,7 @@ def input_statistics(
     """By name, a statistic of the inputs of each single matrix, summed over all tokens that `run` passes through them.
 
     An expert that no token is sent to counts as having had each of its inputs once, alone, so that its weights are
-    told apart by their magnitudes. Raises UserError if a sum is not finite.
+    told apart by their magnitudes. Raises UserError if a layer's inputs are not seen, or a sum is not finite.
     """
     found: dict[tuple[str, str, int], torch.Tensor] = {}
 
@@ -65,12 +66,15 @@ def input_statistics(
         run()
     by_name: dict[str, list[torch.Tensor]] = {}
     for matrix in matrices:
-        experts = range(len(matrix.sizes)) if matrix.expert is None else [matrix.expert]
-        keys = [(matrix.layer, matrix.parameter, expert) for expert in experts]
         inputs = matrix.shape[matrix.input_axis]
-        by_name[matrix.name] = [
-            found[key] if key in found else statistic(torch.eye(inputs, device=loaded.device)) for key in keys
-        ]
-        for sums in by_name[matrix.name]:
-            check_finite(sums, f"the sums over the inputs of {matrix.name}", loaded.runs_on.dtype)
+        alone = statistic(torch.eye(inputs, device=loaded.device)) if matrix.of_experts else None
+        sums = [found.get((matrix.layer, matrix.parameter, expert), alone) for expert in matrix.experts]
+        by_name[matrix.name] = [_gathered(each, matrix, loaded.runs_on.dtype) for each in sums]
     return by_name
+
+
+def _gathered(sums: torch.Tensor | None, matrix: Matrix, dtype: torch.dtype) -> torch.Tensor:
+    if sums is None:  # its weight is read past the layer
+        raise UserError(f"the inputs of {matrix.name} cannot be gathered; set prune.method to magnitude or random")
+    check_finite(sums, f"the sums over the inputs of {matrix.name}", dtype)
+    return sums

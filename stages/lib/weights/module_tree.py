@@ -24,6 +24,8 @@ from stages.lib.weights.structure import Matrix, Structure
 _NEEDED = "a decoder such as GPT-2, Llama, Qwen or Mixtral is needed"
 _ROUTERS = frozenset({"gate", "router"})
 """Names of the layers that choose experts, where these are `Linear`."""
+_RECURRENT = frozenset({"dt_proj"})
+"""Names of the layers that make the step size of a state-space recurrence, as in Mamba."""
 
 
 def structure_of(config: Mapping[str, Any], where: object) -> Structure:
@@ -140,7 +142,8 @@ def _matrix(name: str, weight: torch.Tensor, parameter: str, input_axis: int, bl
         kind=re.sub(r"\b[0-9]+\b", "*", kind),
         layer=layer,
         parameter=attribute,
-        expert=weight.storage_offset() // whole.stride(0) if whole.ndim > weight.ndim else None,
+        of_experts=whole.ndim == 3,
+        expert=weight.storage_offset() // whole.stride(0) if whole.ndim > weight.ndim else 0,
     )
 
 
@@ -150,7 +153,7 @@ def _roles(model: PreTrainedModel, block_list: str) -> dict[str, int]:
     for layer, module in model.get_submodule(block_list).named_modules(prefix=block_list):
         if isinstance(module, nn.Linear | Conv1D):
             axis = 1 if isinstance(module, nn.Linear) else 0
-            if module.weight.shape[1 - axis] > 1 and not _ROUTERS & set(layer.split(".")):
+            if module.weight.shape[1 - axis] > 1 and not (_ROUTERS | _RECURRENT) & set(layer.split(".")):
                 found[f"{layer}.weight"] = axis
         elif is_known_experts(module):
             stacked = (name for name, weight in module.named_parameters(recurse=False) if weight.ndim == 3)
@@ -182,10 +185,12 @@ def _left_out(model: PreTrainedModel, block_list: str) -> dict[str, str]:
                 reason = "norms, biases and other vectors"
             elif isinstance(module, nn.Conv1d):
                 reason = "convolution"
-            elif isinstance(module, nn.Linear):
-                reason = "gate of one output" if weight.shape[0] == 1 else "router"
-            elif hasattr(module, "top_k"):
+            elif isinstance(module, nn.Linear) and weight.shape[0] == 1:
+                reason = "gate of one output"
+            elif _ROUTERS & set(layer.split(".")) or hasattr(module, "top_k"):
                 reason = "router"
+            elif _RECURRENT & set(layer.split(".")):
+                reason = "step size of a recurrence"
             else:
                 reason = "neither a linear layer nor experts of a known layout, such as the state of a recurrence"
             reasons.setdefault(name, reason)

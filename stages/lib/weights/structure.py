@@ -25,12 +25,18 @@ class Matrix:
     """The module that multiplies with it."""
     parameter: str
     """The module's parameter that holds it, alone or with other matrices."""
-    expert: int | None = None
-    """The number of its expert, None if it belongs to no expert or to all."""
+    of_experts: bool
+    expert: int
+    """The number of its expert, or of the first one; 0 if it belongs to none."""
 
     @property
     def size(self) -> int:
         return prod(self.shape)
+
+    @property
+    def experts(self) -> range:
+        """The numbers of the experts whose matrices the tensor holds, or of the one matrix of a layer without."""
+        return range(self.expert, self.expert + len(self.sizes))
 
     @property
     def sizes(self) -> list[int]:

@@ -1,0 +1,277 @@
+"""Every architecture as a tiny random model, against its config, plain transformers and naive references."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from architectures import BLOCKS, CONFIGS, PRUNABLE, WITH_EXPERTS, tiny
+from conftest import CPU, magnitude_recipe
+from naive_pruning import InputsOf, naive_sparsegpt, naive_wanda
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.pytorch_utils import Conv1D
+
+from stages.lib.files.errors import UserError
+from stages.lib.files.hashing import write_sums
+from stages.lib.inference.blockwise import BlockInputs, through_blocks
+from stages.lib.inference.likelihood import losses_within
+from stages.lib.inference.loading import Loaded, load_original, ready
+from stages.lib.pruning.calibrated import calibrated_masks
+from stages.lib.pruning.methods import method_named
+from stages.lib.recipes.choosing import spread
+from stages.lib.recipes.kept_blocks import KeptBlocks
+from stages.lib.recipes.merged import feed_forwards_of
+from stages.lib.recipes.recipe import apply, materialize, write_recipe
+from stages.lib.recipes.scoped_mask import ScopedMask
+from stages.lib.reporting.exporting import export
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.module_tree import structure_of
+
+TEXT = torch.arange(1, 81)[None] * 7 % 320
+NOT_MERGED = {**dict.fromkeys(WITH_EXPERTS, "has experts"), "mamba": "has no feed-forward of a known shape"}
+
+Folder = tuple[str, Path]
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def folder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
+) -> Path:
+    """A model folder as transformers writes it."""
+    path = tmp_path_factory.mktemp(request.param)
+    tiny(request.param).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    write_sums(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> PreTrainedModel:
+    """The model as plain transformers loads it, its experts one by one."""
+    model = AutoModelForCausalLM.from_pretrained(folder, experts_implementation="eager").eval()
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+@pytest.fixture
+def loaded(folder: Path) -> Loaded:
+    return load_original(Checkpoint(folder), CPU)
+
+
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(TEXT, use_cache=False).logits
+    return found
+
+
+def test_the_names_are_those_in_the_checkpoint(folder: Path, loaded: Loaded) -> None:
+    checkpoint = Checkpoint(folder)
+    shapes = {name: checkpoint.shape(name) for name in checkpoint.names}
+    assert shapes == dict(checkpoint.structure.tensors)
+    assert {name: tuple(weight.shape) for name, weight in loaded.weights.items()} == shapes
+    assert checkpoint.structure.depth == BLOCKS
+
+
+def test_the_prunable_weights_are_those_of_the_config(folder: Path) -> None:
+    structure = Checkpoint(folder).structure
+    by_block = [sum(matrix.size for matrix in matrices) for matrices in structure.matrices]
+    assert by_block == [PRUNABLE[structure.model_type]] * BLOCKS
+    assert set(structure.prunable) | set(structure.left_out) == set(structure.tensors)
+    assert not set(structure.prunable) & set(structure.left_out)
+    assert structure.embedding in structure.left_out
+    routers = {name for name, reason in structure.left_out.items() if reason == "router"}
+    assert len([name for name in routers if name.endswith("weight")]) == BLOCKS * (structure.model_type in WITH_EXPERTS)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.999])
+def test_exactly_k_are_pruned(folder: Path, tmp_path: Path, share: float) -> None:
+    checkpoint = Checkpoint(folder)
+    prunable = BLOCKS * PRUNABLE[checkpoint.structure.model_type]
+    k = round(share * prunable)
+    write_recipe(magnitude_recipe(folder, k), tmp_path)
+    made = materialize(checkpoint, tmp_path)
+    assert sum(int(mask.sum()) for mask in made.masks.values()) == k
+    for method, scope in (("magnitude", "row"), ("random", "layer")):
+        recipe = ScopedMask.of(checkpoint, method, scope, spread(k, [1] * BLOCKS).tolist(), 0)
+        masks = dict(recipe.masks(checkpoint, tmp_path))
+        assert sum(int(mask.sum()) for mask in masks.values()) == k
+        for matrices in checkpoint.structure.matrices:
+            for matrix in matrices:  # each expert's matrix is one of its own
+                counts = matrix.by_output(masks[matrix.name]).sum(axis=(1, 2))
+                assert np.abs(counts - share * matrix.sizes[0]).max() <= 2
+
+
+def test_likelihoods_are_those_of_the_models_own_logits(plain: PreTrainedModel, loaded: Loaded) -> None:
+    (found,) = losses_within(loaded, [TEXT[0].numpy()], [1], 1)
+    expected = functional.cross_entropy(logits(plain)[0, :-1], TEXT[0, 1:], reduction="none")
+    np.testing.assert_allclose(found, expected.double().numpy(), atol=1e-5, rtol=0)
+
+
+def test_a_pass_block_by_block_is_a_pass(loaded: Loaded) -> None:
+    last: list[torch.Tensor] = []
+    for run in through_blocks(loaded, [TEXT]):
+        last = run()
+    inputs = BlockInputs(loaded.blocks)
+    seen: list[torch.Tensor] = []
+    hook = loaded.blocks[-1].register_forward_hook(
+        lambda block, given, output: seen.append(output[0] if isinstance(output, tuple) else output)
+    )
+    with torch.no_grad():
+        with inputs.recorded():
+            whole = loaded.body(input_ids=TEXT, use_cache=False).last_hidden_state
+        with inputs.resumed(2):
+            half = loaded.body(input_ids=TEXT, use_cache=False).last_hidden_state
+    hook.remove()
+    assert torch.equal(last[0], seen[0])
+    assert torch.equal(half, whole)
+
+
+def single_matrices(model: PreTrainedModel, name: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The matrices in a tensor of the checkpoint, each as (outputs, inputs), and the tensor that multiplies inputs."""
+    if expert := re.fullmatch(r"(.*)\.(?:mlp|block_sparse_moe)\.experts\.([0-9]+)\.(\w+)\.weight", name):
+        experts = model.get_submodule(f"{expert[1]}.mlp.experts")
+        if expert[3] in ("down_proj", "w2"):
+            matrix = experts.get_parameter("down_proj")[int(expert[2])]
+            yield matrix, matrix
+        else:
+            both = experts.get_parameter("gate_up_proj")[int(expert[2])]
+            gate, up = both.split(len(both) // 2)
+            yield gate if expert[3] in ("gate_proj", "w1") else up, both
+    elif model.get_parameter(name).ndim == 3:
+        yield from ((matrix.T, matrix) for matrix in model.get_parameter(name))
+    else:
+        matrix = model.get_parameter(name)
+        transposed = isinstance(model.get_submodule(name.removesuffix(".weight")), Conv1D)
+        yield matrix.T if transposed else matrix, matrix
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+@torch.no_grad()
+def test_calibrated_methods_are_the_naive_references(folder: Path, loaded: Loaded, method: str) -> None:
+    """In the first block and in the last, which attend differently in some models, and read what the first has left."""
+    reference = AutoModelForCausalLM.from_pretrained(folder, experts_implementation="eager").eval()
+    texts = list(torch.arange(1, 481).mul(7).remainder(320).view(4, 1, 120))  # of all experts
+    prunable = PRUNABLE[loaded.structure.model_type]
+    block_counts = [prunable // 3, 0, 0, prunable // 2]
+    on_text = method_named(method).on_text
+    assert on_text is not None
+    scope = {"wanda": "row", "sparsegpt": "layer"}[method]
+    found = dict(calibrated_masks(loaded, texts, block_counts, on_text, scope))
+    assert list(found) == loaded.structure.prunable
+    for block in (0, BLOCKS - 1):
+        matrices = [
+            (tensor, number, matrix, multiplied)
+            for tensor in loaded.structure.matrices[block]
+            for number, (matrix, multiplied) in enumerate(single_matrices(reference, tensor.name))
+        ]
+        inputs = InputsOf({f"{tensor.name} {number}": multiplied for tensor, number, _, multiplied in matrices})
+        with inputs:
+            for text in texts:
+                reference(text, use_cache=False)
+        counts = spread(block_counts[block], [matrix.numel() for _, _, matrix, _ in matrices]).tolist()
+        for (tensor, number, matrix, _), count in zip(matrices, counts, strict=True):
+            weight, read = matrix.double().numpy(), inputs.of(f"{tensor.name} {number}")
+            if method == "wanda":
+                rows, columns = weight.shape
+                mask, after = naive_wanda(weight, read, spread(count, [columns] * rows).tolist())
+            else:
+                mask, after = naive_sparsegpt(weight, read, [count])
+            np.testing.assert_array_equal(tensor.by_output(found[tensor.name])[number], mask, err_msg=tensor.name)
+            ours = tensor.by_output(loaded.weights[tensor.name])[number]
+            np.testing.assert_allclose(ours.numpy(), after, atol=2e-3, rtol=0, err_msg=tensor.name)
+            matrix.copy_(torch.from_numpy(after))
+
+
+LISTS_BY_BLOCK = ("layer_types", "no_rope_layers", "attention_layers")
+
+
+def test_kept_blocks_are_the_model_without_the_others(folder: Path, plain: PreTrainedModel) -> None:
+    checkpoint = Checkpoint(folder)
+    made = apply(KeptBlocks(base_sha256=checkpoint.sha256, blocks=[0, 2]), checkpoint, folder)
+    kept = ready(made, CPU)
+    prompt = TEXT[:, :20]
+    added = kept.model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=4, min_new_tokens=4)
+    assert added.shape == (1, 24)
+    config = kept.model.config
+    assert config.num_hidden_layers == 2
+    lists = {key: value for key, value in plain.config.to_dict().items() if key in LISTS_BY_BLOCK}
+    for key, whole in lists.items():
+        assert getattr(config, key) == [whole[0], whole[2]], key
+    reference = AutoModelForCausalLM.from_pretrained(folder).eval()
+    blocks = reference.get_submodule(checkpoint.structure.block_list)
+    parent, _, attribute = checkpoint.structure.block_list.rpartition(".")
+    setattr(reference.get_submodule(parent), attribute, torch.nn.ModuleList([blocks[0], blocks[2]]))
+    for key, whole in lists.items():
+        setattr(reference.config, key, [whole[0], whole[2]])
+    reference.config.num_hidden_layers = 2
+    torch.testing.assert_close(logits(kept.model), logits(reference), rtol=0, atol=1e-5)
+
+
+def test_an_export_loads_in_plain_transformers_with_its_zeros(folder: Path, tmp_path: Path, original: Path) -> None:
+    checkpoint = Checkpoint(folder)
+    k = BLOCKS * PRUNABLE[checkpoint.structure.model_type] // 2
+    recipe, out = tmp_path / "recipe", tmp_path / "out"
+    recipe.mkdir()
+    out.mkdir()
+    write_recipe(magnitude_recipe(folder, k), recipe)
+    export(folder, recipe, out)
+    exported = AutoModelForCausalLM.from_pretrained(out).eval()
+    assert sum(int((weight == 0).sum()) for weight in exported.parameters()) >= k
+    pruned = ready(materialize(checkpoint, recipe), CPU, keep_masks=True)
+    for name, mask in pruned.masks.items():
+        for number, (matrix, _) in enumerate(single_matrices(exported, name)):
+            of_matrix = next(m for block in pruned.structure.matrices for m in block if m.name == name)
+            assert not matrix[of_matrix.by_output(mask)[number]].any(), name
+    assert torch.equal(logits(exported), logits(pruned.model))
+
+
+def permuted(folder: Path, only_first: bool) -> PreTrainedModel:
+    """The model with the neurons of each block in another order, in all their tensors or in the first one only."""
+    checkpoint, generator = Checkpoint(folder), torch.Generator().manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    for feed_forward in checkpoint.structure.feed_forwards:
+        order = torch.randperm(feed_forward.neurons, generator=generator)
+        for tensor in feed_forward.tensors[: 1 if only_first else None]:
+            if tensor.axis is not None:
+                weight = model.get_parameter(tensor.name).detach()
+                parts = [part.index_select(tensor.axis, order) for part in weight.chunk(tensor.parts, tensor.axis)]
+                weight.copy_(torch.cat(parts, tensor.axis))
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def test_neurons_may_be_permuted_before_they_are_merged(folder: Path, plain: PreTrainedModel) -> None:
+    structure = Checkpoint(folder).structure
+    if reason := NOT_MERGED.get(structure.model_type):
+        with pytest.raises(UserError, match=rf"{reason}, so its feed-forwards cannot be merged; remove merged_\*"):
+            feed_forwards_of(structure)
+        return
+    inner = {tensor.name: tensor for tensor in feed_forwards_of(structure)[0].tensors}
+    assert all(name in structure.prunable or name.endswith("bias") for name in inner)
+    torch.testing.assert_close(logits(permuted(folder, False)), logits(plain), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(logits(permuted(folder, True)), logits(plain), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "says"),
+    [
+        ("bert", {}, "bert is an encoder, which reads text in both directions"),
+        ("roberta", {}, "roberta is an encoder"),
+        ("t5", {}, "t5 has an encoder and a decoder"),
+        ("bart", {"is_encoder_decoder": True}, "bart has an encoder and a decoder"),
+        ("vit", {}, "vit is no causal language model that transformers knows"),
+        ("gemma3", {}, "gemma3 is more than a language model; give the model of its text part"),
+        ("llama", {"hidden_size": 30, "num_attention_heads": 4}, "config.json is of no"),
+        ("no-such-type", {}, "config.json is of no valid model"),
+    ],
+)
+def test_other_models_are_refused_in_one_line(model_type: str, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as error:
+        structure_of({"model_type": model_type, **changes}, "mine")
+    assert says in str(error.value)
+    assert str(error.value).startswith("mine: ")
+    assert "\n" not in str(error.value)
