@@ -2,34 +2,35 @@
 
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, TINY, Finished, changed_params, tiny_gpt2, tiny_llama, write_params
+from conftest import ROOT, TINY, Finished, changed_params, tiny_llama, write_params
 from repository import Repository
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    ByT5Tokenizer,
-    CanineTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import sha256, write_sums
-from stages.lib.recipes.original import Original
-from stages.lib.recipes.recipe import apply
+from stages.lib.files.parquet import read_table
+from stages.lib.files.places import predictions_path
+from stages.lib.recipes.recipe import materialize, size_of
+from stages.lib.reporting import exporting
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.normalizing import normalize_folder, normalize_gguf
 from stages.lib.weights.shards import INDEX, WEIGHTS
@@ -107,7 +108,10 @@ def test_a_sharded_checkpoint_reads_as_one_file_does(
         assert several.raw(name).tobytes() == one.raw(name).tobytes()
     tensors = several.tensors(one.names)
     assert all(torch.equal(tensors[name], weight) for name, weight in one.tensors().items())
-    assert apply(Original(), several, out).weights.keys() == set(one.names)
+    made = materialize(several, ROOT / "data/original")
+    assert made.weights.keys() == set(one.names)
+    stored = size_of(made, ROOT / "data/original")["stored_bytes"]
+    assert stored == sum(path.stat().st_size for path in files_of(sharded))
 
 
 def test_the_hash_of_several_files_is_that_of_their_lines_in_the_sums(sharded: Path, tmp_path: Path) -> None:
@@ -118,6 +122,26 @@ def test_the_hash_of_several_files_is_that_of_their_lines_in_the_sums(sharded: P
     rewrite(files_of(out)[1], lambda weights: {name: weight + 1 for name, weight in weights.items()})
     write_sums(out)
     assert Checkpoint(out).sha256 != done.stdout.split()[0]
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (Path.unlink, ": not found; restore it with `dvc repro download` or `dvc checkout`"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-9]), ": truncated or damaged"),
+    "another": (
+        lambda path: rewrite(path, lambda weights: {name: weight + 1 for name, weight in weights.items()}),
+        ": damaged, does not match SHA256SUMS",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "says"), DAMAGES.values(), ids=DAMAGES)
+def test_damage_to_one_of_several_files(
+    sharded: Path, tmp_path: Path, damage: Callable[[Path], Any], says: str
+) -> None:
+    out = normalized(sharded, tmp_path / "out")
+    damage(files_of(out)[1])
+    with pytest.raises(UserError, match=re.escape(f"{files_of(sharded)[1].name}{says}")):
+        assert not Checkpoint(out).sha256
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -219,6 +243,49 @@ def test_the_config_spells_out_what_its_model_is(tokenizer: PreTrainedTokenizerF
     assert json.loads((out / "config.json").read_text()) == config
     assert json.loads((out / "generation_config.json").read_text())["temperature"] == 0.5
     assert not (out / "code.py").exists()
+
+
+def test_stages_read_several_files_as_one(
+    project: Path, run_stage: RunStage, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Pruning, with blocks pruned on trial and restored; merging; recovery; scores; sizes."""
+    changes = {"prune.method": "wanda", "prune.budget": "sensitivity", "compare.variants": ["merged_2"]}
+    write_params(project, changed_params({**changes, "recover.steps": 2}))
+    found = []
+    for shards in ({}, {"max_shard_size": "50KB"}):
+        written(tiny_llama(), tokenizer, project / "mine/model", **shards)
+        stages = [("download", "model"), ("download", "text"), ("prune",), ("shrink",), ("recover",), ("post_ppl",)]
+        for stage in stages:
+            finished = run_stage(*stage)
+            assert finished.status == 0, finished.err
+        names = ("masks.bin", "permutations.safetensors", "changes.safetensors")
+        results = [path for name in names for path in sorted(Path("data").glob(f"**/{name}"))]
+        assert {path.name for path in results} == set(names)
+        found.append(({path: sha256(path) for path in results}, read_table(predictions_path("perplexity", "pruned"))))
+        if (project / "mine/model" / WEIGHTS).exists():
+            (project / "mine/model" / WEIGHTS).unlink()
+    assert len(files_of(Path("data/model"))) > 2
+    assert found[0][0] == found[1][0]
+    pd.testing.assert_frame_equal(found[0][1], found[1][1])
+
+
+def test_an_export_has_several_files_if_it_is_large(
+    project: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Whether or not the model had."""
+    limited = partial(exporting.save_torch_state_dict, max_shard_size="20KB")  # 5 GB otherwise
+    source = written(tiny_llama(), tokenizer, project / "mine/model", max_shard_size="50KB")
+    (source / WEIGHTS).unlink()
+    for item in ("model", "text"):
+        assert run_stage("download", item).status == 0
+    assert run_stage("export", "one", "--model", "original").status == 0
+    monkeypatch.setattr(exporting, "save_torch_state_dict", limited)
+    assert run_stage("export", "several", "--model", "original").status == 0
+    assert [path.name for path in files_of(Path("one"))] == [WEIGHTS]
+    assert not Path("one", INDEX).exists()
+    assert len(files_of(Path("several"))) > len(files_of(source))
+    for out in ("one", "several"):
+        assert torch.equal(logits(Path(out)), logits(source))
 
 
 def write_gguf(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path: Path, leave_out: str = "") -> None:
@@ -361,6 +428,7 @@ def test_memory_for_one_shard_is_enough(
             rewrite(path, lambda weights: {name.removeprefix("model."): weight for name, weight in weights.items()})
     (tmp_path / "out").mkdir()
     command = [sys.executable, "-c", UNDER_A_LIMIT, str(source), str(tmp_path / "out"), str(100_000_000)]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert torch.equal(logits(tmp_path / "out"), logits(source))

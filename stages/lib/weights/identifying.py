@@ -92,7 +92,7 @@ def _check_dtypes(tensors: Iterable[Placed], source: Path) -> None:
                 f"{source}: holds {tensor.name}, a part of an adapter; "
                 "merge it into the weights (in peft: merge_and_unload), and save the model again"
             )
-        if re.match("F8|F6|F4|I|U", dtype):
+        if re.match("F4|F6_|F8_|I[0-9]|U[0-9]", dtype):
             raise UserError(
                 f"{source}: {tensor.name} is {dtype}, as in a quantized model; "
                 "give the model in float32, float16 or bfloat16"
