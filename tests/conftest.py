@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,13 +90,22 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
 
 
+def framing(
+    tokenizer: PreTrainedTokenizerFast, before: Sequence[str] = (), after: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
+    """The same tokenizer, which puts special tokens before and after each text."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.add_special_tokens([*before, *after])
+    added = [(token, backend.token_to_id(token)) for token in (*before, *after)]
+    backend.post_processor = processors.TemplateProcessing(single=[*before, "$A", *after], special_tokens=added)
+    ends = after[-1] if after else tokenizer.eos_token
+    named = {"bos_token": before[0]} if before else {}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=ends, pad_token=ends, **named)
+
+
 def enclosing(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """The same tokenizer, which puts `<s>` before each text and `</s>` after it."""
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.add_special_tokens(["<s>", "</s>"])
-    added = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=added)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    return framing(tokenizer, ["<s>"], ["</s>"])
 
 
 def tiny_llama(**changes: Any) -> LlamaForCausalLM:

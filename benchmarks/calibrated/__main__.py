@@ -54,7 +54,7 @@ class Side:
 def ours(params: Params, windows: Sequence[torch.Tensor], method: str, scope: str) -> tuple[float, Loaded]:
     loaded = load_original(Checkpoint(MODEL), set_up(params.compute, params.seed))
     checkpoint = loaded.checkpoint
-    half = sum(map(checkpoint.size, checkpoint.family.weights([0]))) // 2
+    half = sum(map(checkpoint.size, checkpoint.structure.weights([0]))) // 2
     on_text = method_named(method).on_text
     assert on_text is not None
     started = time.monotonic()

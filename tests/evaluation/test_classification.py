@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,12 +36,12 @@ from stages.lib.evaluation.finetuning import fine_tune
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
 from stages.lib.files.sampling import draw
-from stages.lib.inference.batches import by_length, features, last_real, last_states, pad, positions
+from stages.lib.inference.batches import by_length, features, last_states, pad
 from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Classify
 from stages.lib.recipes.recipe import write_recipe
 from stages.lib.reporting.exporting import export
-from stages.lib.weights.families import family_of
+from stages.lib.weights.checkpoint import Checkpoint
 
 TEXTS = [prose(words, words) for words in (9, 3, 14, 1, 7)]
 
@@ -60,11 +60,10 @@ def last_states_one_by_one(loaded: Loaded, folder: Path) -> torch.Tensor:
         )
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_the_last_real_token_is_read(loaded: Loaded, tiny_folder: Path, side: Literal["left", "right"]) -> None:
+def test_the_last_real_token_is_read(loaded: Loaded, tiny_folder: Path) -> None:
     tokens = tokenize(loaded, TEXTS, 100)
     with torch.inference_mode():
-        states = last_states(loaded, tokens, side)
+        states = last_states(loaded, tokens)
     torch.testing.assert_close(states, last_states_one_by_one(loaded, tiny_folder), rtol=1e-4, atol=1e-5)
 
 
@@ -84,14 +83,16 @@ def test_a_token_that_the_tokenizer_appends_is_not_read(loaded: Loaded) -> None:
     assert tokenize(replace(loaded, tokenizer=tokenizer), TEXTS, 13) == [[tokenizer.bos_token_id, *t] for t in plain]
 
 
+def test_no_room_behind_the_token_that_begins_a_text_is_refused(loaded: Loaded) -> None:
+    with pytest.raises(UserError, match=r"classify\.max_tokens is 1, and 1 of them are for .* none is left"):
+        tokenize(replace(loaded, tokenizer=enclosing(loaded.tokenizer)), TEXTS, 1)
+
+
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=9))
 def test_padding(sequences: list[list[int]]) -> None:
     for side in ("left", "right"):
         ids, mask = pad(sequences, 0, side)
         assert [row[real.bool()].tolist() for row, real in zip(ids, mask, strict=True)] == sequences
-        assert ids[torch.arange(len(ids)), last_real(mask)].tolist() == [sequence[-1] for sequence in sequences]
-        for row, real in zip(positions(mask), mask, strict=True):
-            assert row[real.bool()].tolist() == list(range(int(real.sum())))
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 7))
@@ -267,7 +268,7 @@ def test_merged_blocks_are_fine_tuned_as_one(
     tiny_folder: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """One step, against AdamW over leaves that are shared explicitly."""
-    base, family = tmp_path / "base", family_of(tiny_folder).model_type
+    base, family = tmp_path / "base", Checkpoint(tiny_folder).structure.model_type
     no_dropout = {"embd_pdrop": 0, "attn_pdrop": 0, "resid_pdrop": 0} if family == "gpt2" else {}
     TINY[family](**{DEPTH_KEY[family]: 4}, **no_dropout).save_pretrained(base)
     tokenizer.save_pretrained(base)

@@ -168,6 +168,14 @@ def test_a_long_document_is_cut_behind_the_token_that_begins_it(loaded: Loaded) 
     assert found[-cue:] == plain[-cue:]
 
 
+def test_no_room_for_a_document_behind_the_token_that_begins_it_is_refused(loaded: Loaded) -> None:
+    cue = len(loaded.tokenizer("\n\nTL;DR:")["input_ids"])
+    least = replace(loaded, tokenizer=enclosing(loaded.tokenizer))
+    assert len(prompts(least, DOCUMENTS[:1], settings(max_new_tokens=126 - cue))[0]) == 2 + cue
+    with pytest.raises(UserError, match=r"^special tokens, cue and .* take 128 tokens, the model 128; lower"):
+        prompts(least, DOCUMENTS[:1], settings(max_new_tokens=127 - cue))
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_logits_that_are_not_finite_end_the_run(loaded: Loaded, beams: int, value: float) -> None:

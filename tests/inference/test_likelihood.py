@@ -98,13 +98,6 @@ def test_bytes_of_tokens_add_up_to_the_text(tokenizer: PreTrainedTokenizerFast, 
     assert (counted.byte_counts >= 0).all()
 
 
-def test_tokens_that_the_tokenizer_appends_are_not_scored(tokenizer: PreTrainedTokenizerFast) -> None:
-    plain, enclosed = tokenize(tokenizer, DOCUMENTS), tokenize(enclosing(tokenizer), DOCUMENTS)
-    assert enclosed.tokens.tolist() == [enclosing(tokenizer).bos_token_id, *plain.tokens]
-    assert enclosed.byte_counts.tolist() == [0, *plain.byte_counts]
-    assert enclosed.document[1:].tolist() == plain.document.tolist()
-
-
 def test_a_special_token_that_the_text_itself_has_is_scored(tokenizer: PreTrainedTokenizerFast) -> None:
     text = tokenize(enclosing(tokenizer), ["the cat</s>"])
     assert text.tokens[-1] == enclosing(tokenizer).eos_token_id
@@ -154,8 +147,9 @@ def test_logits_of_a_whole_window_are_never_held(loaded: Loaded, monkeypatch: py
     monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", at_once)
     states, wanted = torch.randn(100, 32), torch.randint(0, 320, (100,))
     with torch.inference_mode(), LargestTensor() as largest:
-        losses = likelihood._cross_entropies(loaded, states, wanted)
-        assert largest.numel <= max(at_once, states.numel())
+        output = loaded.body(input_ids=wanted[None, :1], use_cache=False)
+        losses = likelihood._cross_entropies(loaded, output, states, wanted)
+        assert largest.numel <= max(at_once, loaded.model.lm_head.weight.numel())
         whole = torch.nn.functional.cross_entropy(loaded.model.lm_head(states), wanted, reduction="none")
     np.testing.assert_allclose(losses, whole.numpy(), rtol=1e-5, atol=1e-5)
 

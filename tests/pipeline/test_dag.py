@@ -102,7 +102,7 @@ EDITS: dict[str, set[str]] = {
     "stages/lib/pruning/wanda.py": {"prune", "shrink", "sensitivity"},
     "stages/lib/recovery/training.py": {stage for stage in ALL if stage.startswith("recover")},
     "stages/lib/sources/hub.py": DOWNLOADS,
-    "stages/lib/weights/families.py": ALL - MEASURED,
+    "stages/lib/weights/module_tree.py": ALL - MEASURED,
     "stages/classify.py": {"classify@original", "classify@pruned"},
 }
 """The stages that run after an edit, but for those whose inputs then differ: the table in CONTRIBUTING.md."""

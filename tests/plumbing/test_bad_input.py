@@ -303,6 +303,7 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
         "mine/model: bert is an encoder, which reads text in both directions",
     ),
     "an unknown type": (set_config(model_type="lama"), "mine/model: config.json is of no valid model (lama: "),
+    "no decoder": (set_config(model_type="t5"), "t5 has an encoder and a decoder; a decoder such as GPT-2"),
     "quantized": (set_config(quantization_config={"quant_method": "gptq"}), "is quantized; give the model in float32"),
     "packed weights": (
         packed,

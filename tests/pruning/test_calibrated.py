@@ -1,13 +1,14 @@
 """Methods that prune on text against the formulas of their papers, written apart, on models of both families."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, ROOT, Finished, changed_params, load, prose, write_params
+from conftest import CPU, ROOT, Finished, changed_params, framing, load, prose, write_params
 from naive_pruning import Matrix, naive_sparsegpt, naive_wanda
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -264,13 +265,21 @@ def test_outliers_are_those_of_the_formula(tiny_folder: Path, original: Path) ->
     np.testing.assert_allclose(outlier_shares(loaded, texts), shares, atol=1e-12)
 
 
-def test_sensitivities_are_the_growth_of_the_loss(tiny_folder: Path, original: Path) -> None:
+@pytest.mark.parametrize("before", [[], ["<s>"], ["[gMASK]", "<sop>"]])
+def test_sensitivities_are_the_growth_of_the_loss(tiny_folder: Path, original: Path, before: list[str]) -> None:
     loaded = load(tiny_folder, original, CPU)
+    loaded = replace(loaded, tokenizer=framing(loaded.tokenizer, before))
     texts = windows(loaded, 150)
+    scored = [text.shape[1] - max(1, len(before)) for text in texts]
 
     def loss(model: torch.nn.Module) -> float:
-        with torch.no_grad():
-            return sum(float(model(text, labels=text).loss) * (text.shape[1] - 1) for text in texts)
+        total = 0.0
+        for text, count in zip(texts, scored, strict=True):
+            labels = text.clone()
+            labels[:, : len(before)] = -100
+            with torch.no_grad():
+                total += float(model(text, labels=labels).loss) * count
+        return total
 
     dense = loss(loaded.model)
     expected = []
@@ -284,7 +293,7 @@ def test_sensitivities_are_the_growth_of_the_loss(tiny_folder: Path, original: P
         with torch.no_grad():
             for weight in weights:
                 weight[weight.abs() <= bound] = 0
-        expected.append((loss(model) - dense) / sum(text.shape[1] - 1 for text in texts))
+        expected.append((loss(model) - dense) / sum(scored))
     assert max(expected) > LEAST_GROWTH
     found = block_sensitivities(loaded, texts, 0.5)
     np.testing.assert_allclose(np.exp(found), np.maximum(expected, LEAST_GROWTH), rtol=1e-3)

@@ -16,7 +16,6 @@ from stages.lib.recipes.masks import Pruned
 from stages.lib.recipes.recipe import materialize, read_recipe, size_of
 from stages.lib.reporting.integrity import check_pruned
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import family_of
 
 RunStage = Callable[..., Finished]
 
@@ -80,7 +79,10 @@ def test_exactly_k_and_the_same_each_time(downloaded: Path, run_stage: RunStage,
     assert measured == prune(run_stage, downloaded, settings)
     assert first == {path.name: path.read_bytes() for path in Path("data/pruned").iterdir()}
     model, pruned = Path("data/model"), Path("data/pruned")
-    k = round(settings.get("sparsity", 0.3) * sum(Checkpoint(model).size(name) for name in Checkpoint(model).prunable))
+    k = round(
+        settings.get("sparsity", 0.3)
+        * sum(Checkpoint(model).size(name) for name in Checkpoint(model).structure.prunable)
+    )
     assert measured["pruned_weights"] == k
     masks = masks_in(pruned)
     assert sum(int(mask.sum()) for mask in masks.values()) == k
@@ -97,7 +99,7 @@ def test_exactly_k_and_the_same_each_time(downloaded: Path, run_stage: RunStage,
 
 def test_a_pattern_leaves_n_of_each_m(downloaded: Path, run_stage: RunStage) -> None:
     prune(run_stage, downloaded, {"method": "wanda", "scope": "3:8", "sparsity": 0.625})
-    axis = family_of(Path("data/model")).input_axis
+    axis = Checkpoint(Path("data/model")).structure.matrices[0][0].input_axis
     for mask in masks_in(Path("data/pruned")).values():
         groups = np.moveaxis(mask, axis, 1).reshape(-1, 8)
         assert (groups.sum(axis=1) == 5).all()

@@ -17,7 +17,6 @@ from stages.lib.recipes.merged import MergedFeedForward, block_groups, merge, wr
 from stages.lib.recipes.recipe import materialize, size_of, write_recipe
 from stages.lib.reporting.exporting import export
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import GPT2
 
 
 def size(base: Path, recipe: Path) -> dict[str, int]:
@@ -107,7 +106,7 @@ def test_full_size_compressed(full_size: Path, tmp_path: Path, n: int, parameter
 
 def test_full_size_merged(full_size: Path, tmp_path: Path) -> None:
     order = {block: np.arange(3072, dtype=np.uint16) for block in range(12) if block % 4}
-    digest = merge(load_file(full_size / "model.safetensors"), GPT2, 12, 4, False, order)
+    digest = merge(load_file(full_size / "model.safetensors"), Checkpoint(full_size).structure, 4, False, order)
     base = Checkpoint(full_size).sha256
     write_recipe(MergedFeedForward(base_sha256=base, n=4, anchor_only=False, merged_sha256=digest), tmp_path)
     write_permutations(order, tmp_path)

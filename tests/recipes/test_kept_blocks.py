@@ -1,19 +1,23 @@
 """compressed_n: the model of the kept blocks, its config, its caches and its counts."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import CPU, DEPTH_KEY, TINY, load
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
 from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.recipe import materialize, write_recipe
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import FAMILIES, LLAMA
 
 KEPT = [0, 2, 4]
 
@@ -83,10 +87,9 @@ def test_a_block_that_is_not_there(deep_folder: Path, tmp_path: Path) -> None:
 
 
 def test_settings_of_each_block_are_those_of_the_kept_ones(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, original: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, original: Path
 ) -> None:
     """As Qwen3 has them: its config says for each block which kind of attention it has."""
-    monkeypatch.setitem(FAMILIES, "qwen3", replace(LLAMA, model_type="qwen3"))
     kinds = ["full_attention", "sliding_attention", "full_attention", "sliding_attention"]
     torch.manual_seed(0)
     config = Qwen3Config(
@@ -113,3 +116,25 @@ def test_settings_of_each_block_are_those_of_the_kept_ones(
     assert kept.model.config.layer_types == [kinds[1], kinds[3]]
     assert kept.model.config.eos_token_id == [0, 1, 2, 3]
     assert torch.equal(kept.model(ids).logits, base.model(ids).logits)
+
+
+def test_blocks_that_do_not_fit_in_their_new_place_are_one_line(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """The config says by number that the second block has no experts: kept in first place, it would need some."""
+    experts = {"num_experts": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+    config = Qwen2MoeConfig(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        mlp_only_layers=[1],
+        **experts,
+    )
+    Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "base")
+    write_sums(tmp_path / "base")
+    recipe = keep(tmp_path / "base", [1, 2], tmp_path / "recipe")
+    with pytest.raises(UserError, match=r"a kept one does not fit in its new place; remove compressed_\*"):
+        materialize(Checkpoint(tmp_path / "base"), recipe)

@@ -23,7 +23,6 @@ from stages.lib.recipes.recipe import Recipe, materialize, read_recipe, write_ch
 from stages.lib.recipes.scoped_mask import ScopedMask
 from stages.lib.recipes.stored_mask import StoredMask
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.families import family_of
 
 
 @pytest.fixture
@@ -168,10 +167,10 @@ def make(kind: str, base: Path, folder: Path) -> Recipe:
     folder.mkdir(exist_ok=True)
     recipe: Recipe
     if kind == "merged":
-        family = family_of(base)
-        neurons = {"llama": 64, "gpt2": 128}[family.model_type]
+        structure = Checkpoint(base).structure
+        neurons = structure.feed_forwards[0].neurons
         order = {1: np.arange(neurons, dtype=np.uint16)[::-1].copy()}
-        digest = merge(load_file(base / "model.safetensors"), family, 2, 2, False, order)
+        digest = merge(load_file(base / "model.safetensors"), structure, 2, False, order)
         write_permutations(order, folder)
         recipe = MergedFeedForward(base_sha256=Checkpoint(base).sha256, n=2, anchor_only=False, merged_sha256=digest)
     elif kind == "kept-blocks":
@@ -245,7 +244,7 @@ def test_tied_head_zeroes_the_embedding_and_the_head_with_it(base: Path, tmp_pat
     make("tied-head", base, tmp_path / "recipe")
     loaded = load(base, tmp_path / "recipe", CPU, keep_masks=True)
     dense = load_file(base / "model.safetensors")
-    name = family_of(base).embedding
+    name = Checkpoint(base).structure.embedding
     bound = dense[name].abs().flatten().kthvalue(500).values
     expected = torch.where(dense[name].abs() <= bound, 0, dense[name])
     assert torch.equal(loaded.model.get_input_embeddings().weight, expected)

@@ -26,7 +26,7 @@ SHAPES = st.lists(hnp.array_shapes(min_dims=1, max_dims=2, max_side=40), min_siz
 def base_of(masks: Sequence[tuple[str, Mask]]) -> Any:
     """A checkpoint with only what a mask needs: its name, and the shapes of its prunable tensors."""
     shapes = {name: mask.shape for name, mask in masks}
-    return SimpleNamespace(sha256="0" * 64, prunable=list(shapes), shape=shapes.__getitem__)
+    return SimpleNamespace(sha256="0" * 64, structure=SimpleNamespace(prunable=list(shapes)), shape=shapes.__getitem__)
 
 
 @settings(deadline=None)

@@ -259,7 +259,7 @@ def test_training_computes_in_the_dtype_of_the_params(
 ) -> None:
     device = Device(torch.device("cpu"), getattr(torch, dtype)).for_training()
     model, seen = load(tiny_folder, original, device), set()
-    matrix = model.model.get_submodule(model.family.weight(0, model.family.matrices[0]).removesuffix(".weight"))
+    matrix = model.model.get_submodule(model.structure.matrices[0][0].layer)
     matrix.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
     train(model, None, training_windows(model, DOCUMENTS, settings(), 0), settings(objective="lm"), tmp_path)
     assert seen == {getattr(torch, computed)}

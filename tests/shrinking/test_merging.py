@@ -17,12 +17,13 @@ from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
 from stages.lib.inference.calibration import calibration_windows
 from stages.lib.inference.loading import Loaded
-from stages.lib.recipes.merged import merge
+from stages.lib.recipes.merged import feed_forwards_of, merge
 from stages.lib.recipes.recipe import write_recipe
 from stages.lib.shrinking.matching import match, pre_activations, standardize
 from stages.lib.shrinking.merging import Merger
-from stages.lib.weights.families import FAMILIES, family_of, read_config
-from stages.lib.weights.family import Family
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.module_tree import structure_of as read_structure
+from stages.lib.weights.structure import Structure
 
 DEPTH = 5
 TEXT = [prose(200, seed) for seed in range(3)]
@@ -53,19 +54,17 @@ def recipe(tmp_path: Path) -> Path:
     return folder
 
 
-def family_name(folder: Path) -> str:
-    return str(read_config(folder)["model_type"])
+def structure_of(folder: Path) -> Structure:
+    return Checkpoint(folder).structure
 
 
-def tensors_of(block: int, family: Family, weights: dict[str, torch.Tensor]) -> dict[str, int | None]:
-    assert family.feed_forward is not None
-    named = {f"{family.block.format(block)}.{name}": axis for name, axis in family.feed_forward.neuron_axes.items()}
-    return {name: axis for name, axis in named.items() if name in weights}
+def tensors_of(block: int, structure: Structure) -> dict[str, int | None]:
+    return {tensor.name: tensor.axis for tensor in structure.feed_forwards[block].tensors}
 
 
-def shuffle(weights: dict[str, torch.Tensor], family: Family, block: int, order: np.ndarray) -> None:
+def shuffle(weights: dict[str, torch.Tensor], structure: Structure, block: int, order: np.ndarray) -> None:
     """Put a block's neurons in another order."""
-    for name, axis in tensors_of(block, family, weights).items():
+    for name, axis in tensors_of(block, structure).items():
         if axis is not None:
             weights[name] = weights[name].index_select(axis, torch.from_numpy(order)).contiguous()
 
@@ -80,14 +79,14 @@ def gather(folder: Path, original: Path, tokens: int = 400) -> tuple[Loaded, Mer
 
 
 def test_permuting_alone_leaves_the_outputs_as_they_are(deep_folder: Path) -> None:
-    family = FAMILIES[family_name(deep_folder)]
+    structure = structure_of(deep_folder)
     model = AutoModelForCausalLM.from_pretrained(deep_folder)
     ids = torch.arange(60)[None]
     before = model(ids).logits
     weights = dict(model.state_dict())
     generator = np.random.default_rng(0)
     for block in range(DEPTH):
-        shuffle(weights, family, block, generator.permutation(NEURONS[family_name(deep_folder)]))
+        shuffle(weights, structure, block, generator.permutation(NEURONS[structure.model_type]))
     changed = sum(not torch.equal(weights[name], value) for name, value in model.state_dict().items())
     assert changed >= 2 * DEPTH
     model.load_state_dict(weights)
@@ -98,18 +97,18 @@ def test_identical_blocks_with_shuffled_neurons_are_merged_back_exactly(
     deep_folder: Path, tmp_path: Path, original: Path
 ) -> None:
     """Every block's feed-forward is the first one's, shuffled, and reads the same: merging must undo it."""
-    family = family_of(deep_folder)
+    structure = structure_of(deep_folder)
     weights = load_file(deep_folder / "model.safetensors")
-    first = {name.split(".0.", 1)[1]: weights[name] for name in tensors_of(0, family, weights)}
+    first = [weights[name] for name in tensors_of(0, structure)]
     generator = np.random.default_rng(1)
-    neurons = NEURONS[family_name(deep_folder)]
+    neurons = NEURONS[structure.model_type]
     orders = [np.arange(neurons), *(generator.permutation(neurons) for _ in range(DEPTH - 1))]
     activations = [generator.standard_normal((neurons, 300)).astype(np.float32) for _ in range(2)]
     shuffled = []
     for block, order in enumerate(orders):
-        for name, tensor in first.items():
-            weights[f"{family.block.format(block)}.{name}"] = tensor.clone()
-        shuffle(weights, family, block, order)
+        for name, tensor in zip(tensors_of(block, structure), first, strict=True):
+            weights[name] = tensor.clone()
+        shuffle(weights, structure, block, order)
         shuffled.append([kind[order].copy() for kind in activations])
     for kinds in shuffled:
         for kind in kinds:
@@ -117,10 +116,10 @@ def test_identical_blocks_with_shuffled_neurons_are_merged_back_exactly(
     permutations = {block: match(shuffled[0], shuffled[block]) for block in range(1, DEPTH)}
     for block, permutation in permutations.items():
         np.testing.assert_array_equal(orders[block][permutation], np.arange(neurons))
-    merge(weights, family, DEPTH, DEPTH, False, permutations)
+    merge(weights, structure, DEPTH, False, permutations)
     for block in range(DEPTH):
-        for name, tensor in first.items():
-            assert torch.equal(weights[f"{family.block.format(block)}.{name}"], tensor), name
+        for name, tensor in zip(tensors_of(block, structure), first, strict=True):
+            assert torch.equal(weights[name], tensor), name
 
 
 def test_one_block_a_group_is_the_identity(deep_folder: Path, recipe: Path, original: Path) -> None:
@@ -145,17 +144,16 @@ def test_merged_model_is_the_average_by_its_definition(
     """Written apart: numpy's corrcoef, scipy's assignment on it, and a mean over explicitly indexed tensors."""
     from scipy.optimize import linear_sum_assignment
 
-    family, dense = family_of(deep_folder), load_file(deep_folder / "model.safetensors")
+    structure, dense = structure_of(deep_folder), load_file(deep_folder / "model.safetensors")
     loaded, merger = gather(deep_folder, original)
     write_recipe(merger.merge(2, anchor_only, recipe), recipe)
     weights = dict(load(deep_folder, recipe, CPU).model.named_parameters(remove_duplicate=False))
-    assert family.feed_forward is not None
     activations = pre_activations(loaded, windows(loaded, TEXT, 400))
     expected = dict(dense)
     for first, other in ((0, 1), (2, 3)):  # the fifth block is alone
         _, order = linear_sum_assignment(-naive_correlations(activations[first], activations[other]))
-        for name, axis in tensors_of(first, family, dense).items():
-            mine = name.replace(family.block.format(first), family.block.format(other))
+        pairs = zip(tensors_of(first, structure).items(), tensors_of(other, structure), strict=True)
+        for (name, axis), mine in pairs:
             theirs = dense[mine].numpy()
             aligned = theirs if axis is None else np.take(theirs, order, axis=axis)
             average = torch.from_numpy(((dense[name].numpy().astype(float) + aligned) / 2).astype(np.float32))
@@ -167,21 +165,19 @@ def test_merged_model_is_the_average_by_its_definition(
 
 
 def test_activations_are_what_the_layers_give(deep_folder: Path, original: Path) -> None:
-    family, loaded = family_of(deep_folder), load(deep_folder, original, CPU)
-    assert family.feed_forward is not None
+    structure, loaded = structure_of(deep_folder), load(deep_folder, original, CPU)
     found = pre_activations(loaded, windows(loaded, TEXT, 100))
     ids = loaded.tokenizer(TEXT[0])["input_ids"][:100]
     seen: dict[str, torch.Tensor] = {}
-    for block, layer in itertools.product(range(DEPTH), family.feed_forward.pre_activations):
-        name = f"{family.block.format(block)}.{layer}"
+    for name, _ in itertools.chain.from_iterable(each.pre_activations for each in structure.feed_forwards):
         loaded.model.get_submodule(name).register_forward_hook(
             lambda module, inputs, output, name=name: seen.update({name: output[0]})
         )
     with torch.no_grad():
         loaded.model(torch.tensor([ids]))
     for block, kinds in enumerate(found):
-        for kind, layer in zip(kinds, family.feed_forward.pre_activations, strict=True):
-            expected = seen[f"{family.block.format(block)}.{layer}"].numpy().T
+        for kind, (name, _) in zip(kinds, structure.feed_forwards[block].pre_activations, strict=True):
+            expected = seen[name].numpy().T
             np.testing.assert_allclose(kind, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -288,10 +284,10 @@ def test_bfloat16_averages_are_rounded_once(tmp_path: Path, tokenizer: PreTraine
     folder = tmp_path / "half"
     TINY["llama"]().to(torch.bfloat16).save_pretrained(folder)
     write_sums(folder)
-    weights, family = load_file(folder / "model.safetensors"), family_of(folder)
+    weights, structure = load_file(folder / "model.safetensors"), structure_of(folder)
     name, other = "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"
     expected = ((weights[name].double() + weights[other].double()) / 2).to(torch.bfloat16)
-    merge(weights, family, 2, 2, False, {1: np.arange(64, dtype=np.uint16)})
+    merge(weights, structure, 2, False, {1: np.arange(64, dtype=np.uint16)})
     assert weights[name].dtype == torch.bfloat16
     assert torch.equal(weights[name], expected)
     save_file({key: value.clone() for key, value in weights.items()}, tmp_path / "again.safetensors")
@@ -302,13 +298,12 @@ def test_too_little_calibration_text(deep_folder: Path, original: Path) -> None:
         gather(deep_folder, original, 100_000)
 
 
-def test_a_family_without_a_feed_forward(deep_folder: Path, original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
-    name = family_name(deep_folder)
-    monkeypatch.setitem(FAMILIES, name, replace(FAMILIES[name], feed_forward=None))
-    with pytest.raises(UserError, match=f"the family {name} describes no feed-forward that can be merged"):
-        gather(deep_folder, original)
+def test_neurons_that_pass_a_norm_are_not_merged(tmp_path: Path) -> None:
+    """BitNet normalizes between its layers, with one weight per neuron that no permutation may leave behind."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    structure = read_structure({"model_type": "bitnet", **sizes}, tmp_path)
+    with pytest.raises(UserError, match=r"bitnet: model\.layers\.0 has no feed-forward of a known shape, so"):
+        feed_forwards_of(structure)
 
 
 def test_the_recipe_names_what_it_does(deep_folder: Path, tmp_path: Path, original: Path) -> None:
@@ -319,8 +314,8 @@ def test_the_recipe_names_what_it_does(deep_folder: Path, tmp_path: Path, origin
 
 def test_activations_that_are_not_finite_are_one_line(deep_folder: Path, original: Path) -> None:
     loaded = load(deep_folder, original, CPU)
-    block = loaded.family.block.format(2)
+    block = loaded.structure.module(2)
     with torch.no_grad():
-        loaded.model.get_parameter(loaded.family.weight(1, loaded.family.matrices[-1]))[0, 0] = torch.inf
+        loaded.weights[loaded.structure.matrices[1][-1].name][0, 0] = torch.inf
     with pytest.raises(UserError, match=rf"the pre-activations of {block} are not finite in float32"):
         Merger(loaded, windows(loaded, TEXT, 100))

@@ -12,7 +12,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import Features, features
 from stages.lib.inference.loading import Loaded
-from stages.lib.inference.tokenizing import tokenize_each
+from stages.lib.inference.tokenizing import first_tokens, room_for_text, tokenize_each
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Classify
@@ -72,8 +72,13 @@ def _tokens(loaded: Loaded, reviews: pd.DataFrame, max_tokens: int) -> list[list
 
 
 def tokenize(loaded: Loaded, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Each text's tokens, truncated at its end to `max_tokens`, or to the model's context length."""
-    return tokenize_each(loaded.tokenizer, texts, min(max_tokens, loaded.context_length))
+    """Each text's tokens, truncated at its end to `max_tokens`, or to the model's context length.
+
+    Raises UserError if that leaves no room behind the special tokens that the tokenizer puts before a text.
+    """
+    limit = min(max_tokens, loaded.context_length)
+    room_for_text(limit, len(first_tokens(loaded.tokenizer)), "classify.max_tokens")
+    return tokenize_each(loaded.tokenizer, texts, limit)
 
 
 def fit_head(train: Features, labels: Labels, test: Features, regularization: float, seed: int) -> Probabilities:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from stages.lib.inference.likelihood import TokenizedText, negative_log_likelihoods, tokenize, windows
+from stages.lib.inference.likelihood import TokenizedText, negative_log_likelihoods, tokenize
 
 if TYPE_CHECKING:
     from stages.lib.inference.loading import Loaded
@@ -28,7 +28,7 @@ def score_text(loaded: "Loaded", text: TokenizedText, settings: "Perplexity") ->
     """Score a text as `score` does its documents."""
     losses, scored = negative_log_likelihoods(loaded, text, settings)
     window = np.zeros(len(losses), dtype=np.int64)
-    for number, part in enumerate(windows(len(losses), settings.context, settings.stride)):
+    for number, part in enumerate(text.windows(settings)):
         window[part.scored : part.end] = number
     table = pd.DataFrame(
         {"document": text.document, "window": window, "tokens": 1, "bytes": text.byte_counts, "nll": losses}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -13,8 +14,9 @@ from stages.lib.evaluation.rouge import KINDS, Rouge
 from stages.lib.files.errors import UserError
 from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import by_length, pad
+from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
-from stages.lib.inference.tokenizing import tokenize_each
+from stages.lib.inference.tokenizing import first_tokens, tokenize_each
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Summarize
@@ -64,11 +66,12 @@ def lead_sentence(document: str) -> str:
 def prompts(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> list[list[int]]:
     """Document and cue as tokens, documents truncated at the end. Raises UserError if no room is left for them."""
     cue = loaded.tokenizer(settings.cue, add_special_tokens=False)["input_ids"]
-    room = loaded.context_length - len(cue) - settings.max_new_tokens
-    if room < 1:
+    room, first = loaded.context_length - len(cue) - settings.max_new_tokens, len(first_tokens(loaded.tokenizer))
+    if room <= first:
+        special = "special tokens, " if first else ""
         raise UserError(
-            f"cue and summarize.max_new_tokens take {len(cue) + settings.max_new_tokens} tokens, the model "
-            f"{loaded.context_length}; lower max_new_tokens in params.yaml"
+            f"{special}cue and summarize.max_new_tokens take {first + len(cue) + settings.max_new_tokens} tokens, "
+            f"the model {loaded.context_length}; lower max_new_tokens in params.yaml"
         )
     return [tokens + cue for tokens in tokenize_each(loaded.tokenizer, documents, room)]
 
@@ -82,7 +85,8 @@ def summarize(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -
     tokens = prompts(loaded, documents, settings)
     loaded.model.generation_config = _generation(loaded, settings)
     summaries = [""] * len(documents)
-    with tqdm(total=len(documents), unit="doc", desc="summaries") as progress:
+    finite = loaded.model.get_output_embeddings().register_forward_hook(partial(_check_logits, loaded.runs_on.dtype))
+    with finite, tqdm(total=len(documents), unit="doc", desc="summaries") as progress:
         for batch in by_length([len(prompt) for prompt in tokens], settings.batch_size):
             ids, mask = (part.to(loaded.device) for part in pad([tokens[index] for index in batch], 0, "left"))
             added = loaded.model.generate(input_ids=ids, attention_mask=mask)
@@ -91,6 +95,10 @@ def summarize(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -
                 summaries[index] = text.strip()
             progress.update(len(batch))
     return summaries
+
+
+def _check_logits(dtype: torch.dtype, head: torch.nn.Module, inputs: object, logits: torch.Tensor) -> None:
+    check_finite(logits[:, -1], "the logits of the next token", dtype)
 
 
 def _generation(loaded: Loaded, settings: "Summarize") -> GenerationConfig:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from stages.lib.files.errors import UserError
 from stages.lib.files.places import TEXT
 from stages.lib.files.rows import SEPARATOR, unscored_documents
+from stages.lib.inference.tokenizing import first_tokens
 from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
 
 WINDOW = 1024
-"""Tokens in a window of calibration text, or the model's context length if that is less."""
+"""Tokens in a window of calibration text, special ones included, or the model's context length if that is less."""
 
 
 class Calibration:
@@ -41,8 +42,8 @@ class Calibration:
         return calibration_windows(self.loaded, unscored_documents(TEXT), self._tokens, self._setting)
 
 
-def first_tokens(loaded: "Loaded", documents: Iterable[str], tokens: int) -> list[int]:
-    """The first `tokens` tokens of the documents, or all of them if there are fewer."""
+def beginning_of(loaded: "Loaded", documents: Iterable[str], tokens: int) -> list[int]:
+    """The first `tokens` tokens of the documents, or all of them if there are fewer; no special tokens among them."""
     ids: list[int] = []
     for document in documents:  # one at a time: only the beginning of a large corpus is needed
         if len(ids) >= tokens:
@@ -52,14 +53,19 @@ def first_tokens(loaded: "Loaded", documents: Iterable[str], tokens: int) -> lis
 
 
 def calibration_windows(loaded: "Loaded", documents: Sequence[str], tokens: int, setting: str) -> "list[torch.Tensor]":
-    """The first `tokens` of the documents in windows of shape (1, length). Raises UserError if there are fewer."""
+    """The first `tokens` of the documents in windows of shape (1, length). Raises UserError if there are fewer.
+
+    Each window begins with the special tokens that the tokenizer puts before a text; `tokens` does not count them.
+    """
     import torch
 
-    ids = first_tokens(loaded, documents, tokens)
+    ids = beginning_of(loaded, documents, tokens)
     if len(ids) < tokens:
         raise UserError(
             f"the calibration text has {len(ids)} tokens, {setting} is {tokens}; lower it in "
             "params.yaml, or leave more of the text for training (test_share, or files under train)"
         )
     text = torch.tensor([ids], device=loaded.device)
-    return list(torch.split(text, min(WINDOW, loaded.context_length), dim=1))
+    first = torch.tensor([first_tokens(loaded.tokenizer)], dtype=text.dtype, device=loaded.device)
+    parts = torch.split(text, min(WINDOW, loaded.context_length) - first.shape[1], dim=1)
+    return [torch.cat([first, part], dim=1) for part in parts]

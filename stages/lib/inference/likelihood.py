@@ -4,11 +4,14 @@ The text's documents are joined by `SEPARATOR` and tokenized as a whole. Windows
 tokens start every `stride` tokens. Each window scores the tokens that no earlier window has reached, given all that
 precede them in the window; the first token of a window, which nothing precedes, is not scored there. So every scored
 token counts once, and there is no padding.
+
+Special tokens that the tokenizer puts before a text come first in every window, since the model was trained to read
+them there. They take up room in the window and are never scored; the text's tokens behind them all are.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +26,7 @@ from stages.lib.files.rows import SEPARATOR
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
-from stages.lib.inference.tokenizing import end_of_text
+from stages.lib.inference.tokenizing import first_tokens, room_for_text
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Perplexity
@@ -37,22 +40,38 @@ LOGITS_AT_ONCE = 1 << 23
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """A text as tokens, and the origin of each."""
+    """A text as tokens, the origin of each, and what comes before them in a window."""
 
     tokens: Tokens
+    """The text's own; none that the tokenizer adds."""
     byte_counts: npt.NDArray[np.int64]
     """The UTF-8 bytes that each token adds to the text; their sum is the text's size."""
     document: npt.NDArray[np.int64]
     """The number of the document in which each token ends."""
+    first: Tokens
+    """The special tokens that come first in every window."""
 
     def head(self, tokens: int) -> "TokenizedText":
         """The first `tokens` tokens, or all if there are fewer."""
-        return TokenizedText(self.tokens[:tokens], self.byte_counts[:tokens], self.document[:tokens])
+        return replace(
+            self,
+            tokens=self.tokens[:tokens],
+            byte_counts=self.byte_counts[:tokens],
+            document=self.document[:tokens],
+        )
+
+    def windows(self, settings: "Perplexity") -> "Iterator[Window]":
+        """The windows over this text, in order."""
+        return windows(len(self.tokens), settings.context, settings.stride, len(self.first))
+
+    def within(self, window: "Window") -> Tokens:
+        """All tokens of a window, the special ones included."""
+        return np.concatenate([self.first, self.tokens[window.begin : window.end]])
 
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens `begin` to `end`, of which those from `scored` on are scored."""
+    """The text's tokens `begin` to `end`, of which those from `scored` on are scored."""
 
     begin: int
     end: int
@@ -60,32 +79,33 @@ class Window:
 
 
 def tokenize(tokenizer: object, documents: Sequence[str]) -> TokenizedText:
-    """Tokenize documents as one text, with the special tokens that the tokenizer puts before it, not those after."""
+    """Tokenize documents as one text, apart from the special tokens that the tokenizer puts before it."""
     text = SEPARATOR.join(documents)
     encoded = tokenizer(  # type: ignore[operator]
-        text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+        text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
-    length = end_of_text(encoded["special_tokens_mask"])
     # A character may be split over several tokens: the first one to reach its end gets its bytes.
-    ends = np.maximum.accumulate(np.array([end for _, end in encoded["offset_mapping"][:length]], dtype=np.int64))
+    ends = np.maximum.accumulate(np.array([end for _, end in encoded["offset_mapping"]], dtype=np.int64))
     ends[-1:] = len(text)  # some tokenizers leave white space out of a token's offsets
     sizes = np.fromiter((len(character.encode()) for character in text), dtype=np.int64, count=len(text))
     bytes_upto = np.concatenate([[0], np.cumsum(sizes)])[ends]
     starts = np.cumsum([0] + [len(document) + len(SEPARATOR) for document in documents])
     return TokenizedText(
-        tokens=np.array(encoded["input_ids"][:length], dtype=np.int64),
+        tokens=np.array(encoded["input_ids"], dtype=np.int64),
         byte_counts=np.diff(bytes_upto, prepend=0),
         document=np.minimum(np.searchsorted(starts, ends - 1, side="right") - 1, len(documents) - 1),
+        first=np.array(first_tokens(tokenizer), dtype=np.int64),
     )
 
 
-def windows(tokens: int, context: int, stride: int) -> Iterator[Window]:
-    """The windows over a text of `tokens` tokens, in order."""
-    reached = 0
-    for begin in range(0, tokens, stride):
-        end = min(begin + context, tokens)
-        if end - begin > 1:
-            yield Window(begin, end, max(reached, begin + 1))
+def windows(tokens: int, context: int, stride: int, first: int = 0) -> Iterator[Window]:
+    """The windows over a text of `tokens` tokens, in order, if each begins with `first` special tokens."""
+    reached, room = 0, context - first
+    for begin in range(0, tokens, min(stride, room)):  # a larger stride would skip tokens
+        end = min(begin + room, tokens)
+        scored = max(reached, begin if first else begin + 1)
+        if scored < end:
+            yield Window(begin, end, scored)
         reached = end
         if end == tokens:
             return
@@ -96,23 +116,24 @@ def negative_log_likelihoods(
 ) -> tuple[Losses, npt.NDArray[np.bool_]]:
     """Each token's negative log-likelihood in nats, and whether it is scored; 0 where not. Both of shape (tokens,).
 
-    Raises UserError if the text is shorter than a window, a window longer than the model takes, or a loss not finite.
+    Raises UserError if the text is shorter than a window, a window longer than the model takes or without room for
+    the text, or a loss not finite.
     """
     count, context = len(text.tokens), settings.context
     if context > loaded.context_length:
         raise UserError(
             f"perplexity.context is {context}, the model takes {loaded.context_length} tokens; lower it in params.yaml"
         )
-    if count < context:
+    if count < room_for_text(context, len(text.first), "perplexity.context"):
         raise UserError(
             f"the scored text has {count} tokens, fewer than a window of {context}; "
             "give a longer text, or lower perplexity.context in params.yaml"
         )
-    plan = list(windows(count, context, settings.stride))
+    plan = list(text.windows(settings))
     parts = losses_within(
         loaded,
-        [text.tokens[window.begin : window.end] for window in plan],
-        [window.scored - window.begin for window in plan],
+        [text.within(window) for window in plan],
+        [len(text.first) + window.scored - window.begin for window in plan],
         settings.batch_size,
     )
     losses, scored = np.zeros(count), np.zeros(count, dtype=np.bool_)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from stages.lib.files.errors import UserError, out_of_memory
-from stages.lib.inference.device import Device, check_finite
+from stages.lib.inference.device import Device
 from stages.lib.recipes.kind import Materialized, first_names
 from stages.lib.recipes.original import Original
 from stages.lib.recipes.recipe import apply
@@ -81,7 +81,7 @@ def load_original(checkpoint: Checkpoint, device: Device) -> Loaded:
 def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loaded:
     """Load a materialized model, which may share its memory. Raises UserError if its parts do not fit together.
 
-    A pass raises UserError if a token has no embedding, or if the head's logits of the next token are not finite.
+    A pass raises UserError if a token has no embedding.
     """
     folder = made.checkpoint.folder
     first_name = first_names(made.weights)
@@ -107,8 +107,6 @@ def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loade
     _share(model, first_name)
     model.to(device.device).eval()
     model.get_input_embeddings().register_forward_pre_hook(_check_tokens)
-    if not device.trains:  # training reports a loss that is not finite itself
-        model.get_output_embeddings().register_forward_hook(partial(_check_logits, device.dtype))
     masks = {name: mask.to(device.device) for name, mask in made.masks.items()} if keep_masks else {}
     return Loaded(model, tokenizer, made.checkpoint, made.structure, device, masks)
 
@@ -140,7 +138,3 @@ def _check_tokens(embedding: torch.nn.Module, arguments: tuple[torch.Tensor, ...
             f"the tokenizer gives token {largest}, the model has {rows} tokens from 0; "
             "give the model with its own tokenizer (model in params.yaml)"
         )
-
-
-def _check_logits(dtype: torch.dtype, head: torch.nn.Module, inputs: object, logits: torch.Tensor) -> None:
-    check_finite(logits[:, -1], "the logits of the next token", dtype)

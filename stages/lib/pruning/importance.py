@@ -10,6 +10,7 @@ from tqdm import tqdm
 from stages.lib.inference.blockwise import BlockInputs, through_blocks
 from stages.lib.inference.likelihood import losses_within
 from stages.lib.inference.loading import Loaded
+from stages.lib.inference.tokenizing import first_target
 from stages.lib.pruning.calibrated import input_statistics
 from stages.lib.pruning.selection import select
 from stages.lib.pruning.wanda import input_squares, wanda_scores
@@ -59,9 +60,9 @@ def block_sensitivities(loaded: Loaded, windows: Sequence[torch.Tensor], sparsit
 
 
 def _loss(loaded: Loaded, windows: Sequence[torch.Tensor]) -> float:
-    """The mean negative log-likelihood of all tokens but each window's first, in nats."""
-    sequences = [window[0].cpu().numpy() for window in windows]
-    return float(np.concatenate(losses_within(loaded, sequences, [1] * len(sequences), 1)).mean())
+    """The mean negative log-likelihood of the text's tokens that have one before them in their window, in nats."""
+    sequences, first = [window[0].cpu().numpy() for window in windows], first_target(loaded.tokenizer)
+    return float(np.concatenate(losses_within(loaded, sequences, [first] * len(sequences), 1)).mean())
 
 
 @torch.no_grad()

@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.sampling import shuffled
-from stages.lib.inference.calibration import first_tokens
+from stages.lib.inference.calibration import beginning_of
 from stages.lib.inference.device import check_before_steps
 from stages.lib.inference.loading import Loaded
+from stages.lib.inference.tokenizing import first_target, first_tokens, room_for_text
 from stages.lib.recovery.schedule import learning_rate, window_tokens, windows_per_step
 from stages.lib.recovery.states import Log, load_state, newest_state, save_state
 
@@ -102,19 +103,20 @@ def _step(
 
 
 def _loss(student: Loaded, teacher: Loaded | None, tokens: torch.Tensor) -> torch.Tensor:
-    """The mean loss over the predicted tokens. Shape of `tokens`: (1, tokens)."""
-    predicted = _log_probabilities(student, tokens)
+    """The mean loss over the text's predicted tokens. Shape of `tokens`: (1, tokens)."""
+    first = first_target(student.tokenizer)  # special tokens before it are read, but there is nothing to learn of them
+    predicted = _log_probabilities(student, tokens, first)
     if teacher is None:
-        return functional.nll_loss(predicted.flatten(end_dim=1), tokens[:, 1:].flatten())
+        return functional.nll_loss(predicted.flatten(end_dim=1), tokens[:, first:].flatten())
     with torch.no_grad():
-        wanted = _log_probabilities(teacher, tokens)
+        wanted = _log_probabilities(teacher, tokens, first)
     return functional.kl_div(predicted, wanted, reduction="none", log_target=True).sum(dim=-1).mean()
 
 
-def _log_probabilities(loaded: Loaded, tokens: torch.Tensor) -> torch.Tensor:
-    """Of each next token, for all tokens but the last. Shape: (1, tokens - 1, vocabulary)."""
+def _log_probabilities(loaded: Loaded, tokens: torch.Tensor, first: int) -> torch.Tensor:
+    """Of the tokens from `first` (1 or more) on, each given those before it. Shape: (1, tokens - first, vocabulary)."""
     with loaded.runs_on.autocast():
-        logits: torch.Tensor = loaded.model(input_ids=tokens, use_cache=False).logits[:, :-1]
+        logits: torch.Tensor = loaded.model(input_ids=tokens, use_cache=False).logits[:, first - 1 : -1]
     return logits.float().log_softmax(dim=-1)
 
 
@@ -131,8 +133,9 @@ def training_windows(loaded: Loaded, documents: Sequence[str], settings: "Recove
     """All windows of all steps, each of shape (tokens,).
 
     Documents are drawn by the seed until there are tokens for all steps; if the text has fewer, its windows are
-    repeated, each time in another order. Raises UserError if the text is shorter than a window, or a window is longer
-    than the model's context.
+    repeated, each time in another order. Each window begins with the special tokens that the tokenizer puts before a
+    text. Raises UserError if the text is shorter than a window, or a window is longer than the model's context or has
+    no room for the text.
     """
     length = window_tokens(settings)
     if length > loaded.context_length:
@@ -140,15 +143,17 @@ def training_windows(loaded: Loaded, documents: Sequence[str], settings: "Recove
             f"recover.tokens_per_step is {settings.tokens_per_step}, the model takes {loaded.context_length} tokens; "
             "lower it to that in params.yaml"
         )
+    first = first_tokens(loaded.tokenizer)
+    room = room_for_text(length, len(first), "recover.tokens_per_step")
     needed = settings.steps * windows_per_step(settings)
-    ids = first_tokens(loaded, shuffled(documents, seed), needed * length)
-    there = len(ids) // length
+    ids = beginning_of(loaded, shuffled(documents, seed), needed * room)
+    there = len(ids) // room
     if there == 0:
         raise UserError(
             f"the training text has {len(ids)} tokens, fewer than a window of {length}; lower "
             "recover.tokens_per_step in params.yaml, or leave more of the text for training"
         )
-    text = torch.tensor(ids[: there * length]).view(there, length)
+    text = torch.tensor([[*first, *ids[begin : begin + room]] for begin in range(0, there * room, room)])
     random = np.random.default_rng(seed)
     order = np.concatenate([random.permutation(there) for _ in range(0, needed, there)])[:needed]
     return list(text[torch.from_numpy(order)])
