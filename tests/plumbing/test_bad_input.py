@@ -213,6 +213,15 @@ def add_tensor(name: str, *shape: int) -> Callable[[Path], None]:
     return change
 
 
+def rename_tensor(name: str, to: str) -> Callable[[Path], None]:
+    def change(model: Path) -> None:
+        weights = load_file(model / "model.safetensors")
+        weights[to] = weights.pop(name)
+        save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
 def in_dtype(dtype: torch.dtype) -> Callable[[Path], None]:
     def change(model: Path) -> None:
         weights = load_file(model / "model.safetensors")
@@ -375,6 +384,23 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no tokenizer, which makes an empty one": (
         a_gpt2_without_tokenizer,
         "mine/model: holds no tokenizer that can be read (it has no file); add tokenizer.json",
+    ),
+    "a tokenizer of another kind": (
+        lambda m: (m / "tokenizer.json").write_text('{"version": "1.0", "added_tokens": [], "model": {}}') and None,
+        "mine/model: holds no tokenizer that can be read (",
+    ),
+    "a tokenizer's config that is a list": (
+        lambda m: (m / "tokenizer_config.json").write_text("[]") and None,
+        "mine/model: holds no tokenizer that can be read (",
+    ),
+    "generation_config.json not JSON": (
+        lambda m: (m / "generation_config.json").write_text("{") and None,
+        "mine/model/generation_config.json: cannot be read (",
+    ),
+    "names of another version": (
+        rename_tensor("model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.w3.weight"),
+        "lacks model.layers.0.mlp.up_proj.weight in the shape that its config.json says, and holds "
+        "model.layers.0.mlp.w3.weight, which the model does not have; correct config.json, or save the model anew by save_pretrained",
     ),
     "a tokenizer of bytes": (
         a_tokenizer_of_bytes,

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from architectures import CONFIGS, tiny
 from conftest import ROOT, TINY, Finished, changed_params, tiny_llama, write_params
 from repository import Repository
 from safetensors.torch import load_file, save_file
@@ -183,6 +184,22 @@ def test_names_without_the_head_around_them(
     assert torch.equal(logits(out), logits(expected))
 
 
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_the_files_of_every_architecture(tokenizer: PreTrainedTokenizerFast, tmp_path: Path, model_type: str) -> None:
+    """They are copied; and without a prefix, as a model without its head writes them, they give the same model."""
+    model = tiny(model_type)
+    source = written(model, tokenizer, tmp_path / "source", max_shard_size="60KB")
+    out = normalized(source, tmp_path / "out")
+    assert [sha256(path) for path in files_of(out)] == [sha256(path) for path in files_of(source)]
+    for file in ("config.json", "generation_config.json"):
+        assert (out / file).read_bytes() == (source / file).read_bytes()
+    prefix = f"{model.base_model_prefix}."
+    for path in files_of(source):
+        rewrite(path, lambda weights: {name.removeprefix(prefix): weight for name, weight in weights.items()})
+    again = normalized(source, tmp_path / "again")
+    assert torch.equal(logits(again), logits(out))
+
+
 def head(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()}
 
@@ -238,11 +255,16 @@ def test_the_config_spells_out_what_its_model_is(tokenizer: PreTrainedTokenizerF
     short |= {"auto_map": {"AutoModelForCausalLM": "code.MyLlama"}, "tie_word_embeddings": True}
     (source / "config.json").write_text(json.dumps(short))
     (source / "code.py").write_text("raise SystemExit")
+    named = json.loads((source / "tokenizer_config.json").read_text()) | {
+        "auto_map": {"AutoTokenizer": ["code.T", None]}
+    }
+    (source / "tokenizer_config.json").write_text(json.dumps(named))
     (source / "generation_config.json").unlink()
     out = normalized(source, tmp_path / "out")
     assert json.loads((out / "config.json").read_text()) == config
     assert json.loads((out / "generation_config.json").read_text())["temperature"] == 0.5
     assert not (out / "code.py").exists()
+    assert "auto_map" not in (out / "tokenizer_config.json").read_text()
 
 
 def test_stages_read_several_files_as_one(

@@ -111,12 +111,18 @@ def _same(first: Placed, second: Placed) -> bool:
 def _check_complete(
     structure: Structure, placed: Mapping[str, Placed], unknown: Sequence[Placed], source: Path
 ) -> None:
+    unexpected = sorted(
+        [*(each.name for each in unknown), *(placed[name].name for name in placed.keys() - structure.tensors)]
+    )
     for name, shape in structure.tensors.items():
         if name not in placed or placed[name].stored.shape != shape:
-            raise UserError(f"{source}: lacks {name} in the shape that its config.json says; fetch it again")
-    others = [*(each.name for each in unknown), *(placed[name].name for name in placed.keys() - structure.tensors)]
-    if others:
+            others = f", and holds {unexpected[0]}, which the model does not have" if unexpected else ""
+            remedy = (
+                "correct config.json, or save the model anew by save_pretrained" if unexpected else "fetch it again"
+            )
+            raise UserError(f"{source}: lacks {name} in the shape that its config.json says{others}; {remedy}")
+    if unexpected:
         raise UserError(
-            f"{source}: holds {min(others)}, which the model in its config.json does not have; "
+            f"{source}: holds {unexpected[0]}, which the model in its config.json does not have; "
             "correct config.json, or remove the tensor"
         )

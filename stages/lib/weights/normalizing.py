@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
-from stages.lib.files.errors import UserError
+from stages.lib.files.errors import UserError, out_of_memory
 from stages.lib.files.hashing import write_sums
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.config import read_config
@@ -90,7 +90,9 @@ def _read_tokenizer(source: Path) -> Any:
     """The tokenizer of a model folder. Raises UserError if it has none, or only one in Python, without offsets."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # tokenizers raises no class of its own
+        if out_of_memory(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(": ")
         raise UserError(f"{source}: holds no tokenizer that can be read ({reason}); add tokenizer.json") from None
     _check_offsets(tokenizer, source)
@@ -137,16 +139,22 @@ def _write_config(config: dict[str, Any], source: Path, structure: Structure, dt
     made.dtype = str(dtype).removeprefix("torch.")
     made.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING[type(made)].__name__]
     if hasattr(made, "auto_map"):
-        del made.auto_map  # it names code, which is not kept
+        del made.auto_map  # as below
     made.save_pretrained(out)
-    # Without a file of its own, a model generates by what is in config.json.
-    if (source / GENERATION_CONFIG_NAME).is_file():
-        generation = GenerationConfig.from_pretrained(source, local_files_only=True)
-    else:
-        generation = GenerationConfig.from_pretrained(
+    _read_generation(source).to_json_file(out / GENERATION_CONFIG_NAME, use_diff=True)
+
+
+def _read_generation(source: Path) -> GenerationConfig:
+    """How a model generates: without a file of its own, by what is in config.json."""
+    path = source / GENERATION_CONFIG_NAME
+    try:
+        if path.is_file():
+            return GenerationConfig.from_pretrained(source, local_files_only=True)
+        return GenerationConfig.from_pretrained(
             source, config_file_name="config.json", _from_model_config=True, local_files_only=True
         )
-    generation.to_json_file(out / GENERATION_CONFIG_NAME, use_diff=True)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); correct it, or remove it") from None
 
 
 def normalize_gguf(source: Path, out: Path) -> None:
@@ -182,6 +190,7 @@ def normalize_gguf(source: Path, out: Path) -> None:
 
 
 def _finish(tokenizer: Any, out: Path) -> None:
+    tokenizer.init_kwargs.pop("auto_map", None)  # it names code, which is not kept
     tokenizer.save_pretrained(out)
     checkpoint = Checkpoint(out)
     for name in checkpoint.names:
