@@ -400,7 +400,7 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "names of another version": (
         rename_tensor("model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.w3.weight"),
         "lacks model.layers.0.mlp.up_proj.weight in the shape that its config.json says, and holds "
-        "model.layers.0.mlp.w3.weight, which the model does not have; correct config.json, or save the model anew by save_pretrained",
+        "model.layers.0.mlp.w3.weight, which the model does not have; correct config.json, or save the model anew",
     ),
     "a tokenizer of bytes": (
         a_tokenizer_of_bytes,

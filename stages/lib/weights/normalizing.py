@@ -33,7 +33,7 @@ from stages.lib.weights.module_tree import config_of, structure_of
 from stages.lib.weights.shards import INDEX, WEIGHTS, Shard, open_shards, write_index
 from stages.lib.weights.structure import Structure
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Of weights, as safetensors names them."""
 
 _INFINITE = 0x7F800000
@@ -57,7 +57,7 @@ def normalize_folder(source: Path, out: Path) -> None:
     shards = open_shards(source, "fetch it again")
     config, structure, placed = identify_tensors(config, source, shards)
     _check_vocabulary(tokenizer.get_vocab(), structure, source)
-    dtype = reduce(torch.promote_types, {DTYPES[each.stored.dtype] for each in placed.values()})
+    dtype = reduce(torch.promote_types, {_DTYPES[each.stored.dtype] for each in placed.values()})
     for shard in shards:
         _write_shard(shard, {name: each for name, each in placed.items() if each.shard is shard}, dtype, out)
     write_index(out)
@@ -124,7 +124,7 @@ def _check_vocabulary(vocabulary: Mapping[str, int], structure: Structure, sourc
 def _write_shard(shard: Shard, placed: dict[str, Placed], dtype: torch.dtype, out: Path) -> None:
     """Write a file of weights with the tensors that are kept of it, as a copy if nothing in it changes."""
     kept = {each.name: name for name, each in placed.items()}
-    if all(kept.get(name) == name and DTYPES[stored.dtype] == dtype for name, stored in shard.tensors.items()):
+    if all(kept.get(name) == name and _DTYPES[stored.dtype] == dtype for name, stored in shard.tensors.items()):
         shutil.copyfile(shard.path, out / shard.path.name)
     elif kept:
         with safe_open(shard.path, framework="pt") as file:
