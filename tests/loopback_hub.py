@@ -11,16 +11,25 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+"""The commit of every repository, but for those under `Hub.commits`."""
 LARGE = 10_000
 """Files from this size on are listed as large ones, under their SHA-256; smaller ones under Git's hash."""
 
 
 @dataclass
 class Hub:
-    """Serves one revision of repositories, kept as folders."""
+    """Serves repositories, kept as folders: one commit of each, or several."""
 
     repositories: dict[str, Path]
-    """By `models/owner/name` or `datasets/owner/name`."""
+    """By `models/owner/name` or `datasets/owner/name`, at `REVISION`."""
+    commits: dict[str, dict[str, Path]] = field(default_factory=dict)
+    """By the same names, other commits than `REVISION`."""
+    refs: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By the same names, the commits of branches and tags; main is at `REVISION` if it is not listed."""
+    refused: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """By the same names, status and error code in place of an answer."""
+    gated: dict[str, str] = field(default_factory=dict)
+    """By the same names, how access is granted; listings are public, files are refused."""
     breaks: dict[str, int] = field(default_factory=dict)
     """File name to how often its transfer still breaks off in the middle."""
     damages: set[str] = field(default_factory=set)
@@ -53,7 +62,7 @@ class Hub:
     def reset(self, repositories: dict[str, Path]) -> None:
         """Serve other repositories, without faults."""
         self.repositories, self.status = repositories, 200
-        for record in (self.breaks, self.damages, self.ranges):
+        for record in (self.breaks, self.damages, self.ranges, self.commits, self.refs, self.refused, self.gated):
             record.clear()
 
     def close(self) -> None:
@@ -64,21 +73,47 @@ class Hub:
         path = unquote(urlparse(request.path).path)
         if self.status != 200:
             return self._send(request, self.status, b"{}", body, {"Retry-After": "0"})
-        if listing := re.fullmatch(r"/api/((?:models|datasets)/[^/]+/[^/]+)/tree/([0-9a-f]+)", path):
-            folder = self.repositories.get(listing[1])
-            if folder is None or listing[2] != REVISION:
-                missing = "RepoNotFound" if folder is None else "RevisionNotFound"
-                return self._send(request, 404, b"{}", body, {"X-Error-Code": missing})
-            return self._send(request, 200, json.dumps(_listing(folder)).encode(), body)
+        if api := re.fullmatch(r"/api/((?:models|datasets)/[^/]+/[^/]+)(?:/(tree|revision)/(.+))?", path):
+            return self._answer_about(request, api[1], api[2], api[3] or "main", body)
         if file := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([0-9a-f]+)/(.+)", path):
-            folder = self.repositories.get(f"{(file[1] or 'models/')}{file[2]}")
-            if folder is not None and file[3] == REVISION and (folder / file[4]).is_file():
-                return self._send_file(request, folder / file[4], body)
+            name = f"{(file[1] or 'models/')}{file[2]}"
+            if name in self.gated:
+                return self._send(request, 403, b"{}", body, {"X-Error-Code": "GatedRepo"})
+            folder = self._folders(name).get(file[3])
+            if folder is not None and (folder / file[4]).is_file():
+                return self._send_file(request, folder / file[4], file[3], body)
         return self._send(request, 404, b"{}", body, {"X-Error-Code": "EntryNotFound"})
 
-    def _send_file(self, request: BaseHTTPRequestHandler, path: Path, body: bool) -> None:
+    def _folders(self, name: str) -> dict[str, Path]:
+        """The folder of each commit of a repository."""
+        served = {REVISION: self.repositories[name]} if name in self.repositories else {}
+        return served | self.commits.get(name, {})
+
+    def _answer_about(
+        self, request: BaseHTTPRequestHandler, name: str, what: str | None, revision: str, body: bool
+    ) -> None:
+        """The files of a revision as a tree, or the repository's info with its files."""
+        if name in self.refused:
+            status, code = self.refused[name]
+            return self._send(request, status, b"{}", body, {"X-Error-Code": code} if code else {})
+        commit = ({"main": REVISION} | self.refs.get(name, {})).get(revision, revision)
+        folders = self._folders(name)
+        if commit not in folders:
+            missing = "RevisionNotFound" if folders else "RepoNotFound"
+            return self._send(request, 404, b"{}", body, {"X-Error-Code": missing})
+        answer: Any = _listing(folders[commit])
+        if what != "tree":
+            answer = {
+                "id": name.partition("/")[2],
+                "sha": commit,
+                "gated": self.gated.get(name, False),
+                "siblings": [_sibling(entry) for entry in answer],
+            }
+        return self._send(request, 200, json.dumps(answer).encode(), body)
+
+    def _send_file(self, request: BaseHTTPRequestHandler, path: Path, commit: str, body: bool) -> None:
         content = path.read_bytes()
-        headers = {"ETag": f'"{_listed_hash(content)}"', "X-Repo-Commit": REVISION, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{_listed_hash(content)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         if path.name in self.damages:
             content = bytes([content[0] ^ 1]) + content[1:]
         status, start = 200, 0
@@ -132,6 +167,14 @@ def _entry(folder: Path, path: Path) -> dict[str, Any]:
     if len(content) >= LARGE:
         entry["lfs"] = {"oid": _listed_hash(content), "size": len(content), "pointerSize": 130}
     return entry
+
+
+def _sibling(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of a listing as the info of a repository holds it."""
+    sibling = {"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"]}
+    if "lfs" in entry:
+        sibling["lfs"] = {"sha256": entry["lfs"]["oid"], "size": entry["size"], "pointerSize": 130}
+    return sibling
 
 
 def _git_hash(content: bytes) -> str:

@@ -1,14 +1,16 @@
-"""All stages in a row, for both families and the settings that the committed params do not use."""
+"""All stages in a row, for several architectures and the settings that the committed params do not use."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from architectures import BLOCKS, PRUNABLE, tiny
 from conftest import Finished, changed_params, make_project, write_params
+from transformers import PreTrainedTokenizerFast
 
 RunStage = Callable[..., Finished]
 VARIANTS = ["merged_1", "merged_2-anchor", "compressed_1", "compressed_2", "pruned-tied-head", "distilled"]
@@ -24,12 +26,12 @@ def metric(name: str) -> dict[str, float]:
     return content
 
 
-def run_all(run_stage: RunStage) -> None:
+def run_all(run_stage: RunStage, variants: Sequence[str] = VARIANTS) -> None:
     stages = [("download", item) for item in ("model", "distilled", "text", "reviews", "documents")]
     stages += [("baseline_ppl",), ("prune",), ("recover",), ("post_ppl",)]
     stages += [(stage, model) for stage in ("classify", "summarize") for model in ("original", "pruned")]
-    stages += [("shrink",), *((stage, variant) for stage in ("recover_others", "compare") for variant in VARIANTS)]
-    stages += [("measure", model) for model in ("original", "pruned", *VARIANTS)]
+    stages += [("shrink",), *((stage, variant) for stage in ("recover_others", "compare") for variant in variants)]
+    stages += [("measure", model) for model in ("original", "pruned", *variants)]
     stages += [("sensitivity",)]
     for stage in [*stages, ("report",)]:
         finished = run_stage(*stage)
@@ -80,6 +82,41 @@ def test_everything_pruned_leaves_nothing_of_the_blocks(
     assert counts["pruned_weights"] == counts["prunable_weights"]
     assert metric("perplexity/pruned")["perplexity"] != metric("perplexity/original")["perplexity"]
     assert metric("perplexity/pruned")["tokens"] == metric("perplexity/original")["tokens"]
+
+
+STUDY = {
+    "prune.method": "wanda",
+    "prune.budget": "owl",
+    "recover.steps": 3,
+    "classify.mode": "all",
+    "compare.variants": ["compressed_2"],
+}
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "opt"])
+def test_a_model_of_another_architecture(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+    run_stage: RunStage,
+    model_type: str,
+) -> None:
+    """Experts with other names in the file than in the model; features that are narrower than the hidden states."""
+    model = tmp_path / "model"
+    tiny(model_type).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    make_project(tmp_path, model)
+    monkeypatch.chdir(tmp_path)
+    write_params(tmp_path, changed_params(STUDY))
+    run_all(run_stage, STUDY["compare.variants"])
+    counts = metric("size/pruned")
+    assert counts["prunable_weights"] == BLOCKS * PRUNABLE[model_type]
+    assert counts["pruned_weights"] == round(0.3 * counts["prunable_weights"])  # after recovery
+    for measure in MEASURES:
+        names = {model: metric(f"{measure}/{model}").keys() for model in ("original", "pruned", "compressed_2")}
+        assert names["original"] <= names["pruned"]
+        assert names["original"] <= names["compressed_2"]
+    assert metric("perplexity/pruned")["perplexity"] != metric("perplexity/original")["perplexity"]
 
 
 @pytest.mark.parametrize("error", ["RuntimeError", "UserError"])

@@ -186,6 +186,29 @@ def test_calibrated_methods_are_the_naive_references(folder: Path, loaded: Loade
             matrix.copy_(torch.from_numpy(after))
 
 
+@torch.no_grad()
+def test_experts_without_tokens_are_pruned_by_magnitude(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny("olmoe")
+    for block in range(BLOCKS):
+        router = model.get_parameter(f"model.layers.{block}.mlp.gate.weight")
+        router[1], router[2] = 0, -router[0]  # one of its neighbours' scores is above the second expert's
+    model.config.num_experts_per_tok = 1
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    write_sums(tmp_path)
+    loaded = load_original(Checkpoint(tmp_path), CPU)
+    on_text = method_named("wanda").on_text
+    assert on_text is not None
+    counts = [PRUNABLE["olmoe"] // 2] * BLOCKS
+    dense = {name: weight.clone() for name, weight in loaded.weights.items()}
+    masks = dict(calibrated_masks(loaded, [TEXT], counts, on_text, "row"))
+    for name in (name for name in masks if ".experts.1." in name):
+        mask, magnitudes = torch.from_numpy(masks[name]), dense[name].abs()
+        assert mask.any()
+        smallest_kept = magnitudes.masked_fill(mask, torch.inf).amin(dim=1)
+        assert (magnitudes.masked_fill(~mask, 0).amax(dim=1) <= smallest_kept).all(), name
+
+
 LISTS_BY_BLOCK = ("layer_types", "no_rope_layers", "attention_layers")
 
 

@@ -44,8 +44,8 @@ class Loaded:
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:
-        """By name in the checkpoint, each weight as a parameter of the model, or a view of one."""
-        return stored_weights(self.model)
+        """By name in the checkpoint, each weight, in the memory of the model's parameter and without a gradient."""
+        return {name: stored.weight for name, stored in stored_weights(self.model).items()}
 
     @property
     def body(self) -> torch.nn.Module:
@@ -123,12 +123,11 @@ def _share(model: PreTrainedModel, first_name: Mapping[str, str]) -> None:
     """Make one parameter of those that the base has under several names; merged blocks share it in training, too."""
     if all(shared == name for name, shared in first_name.items()):
         return
-    weights = stored_weights(model)
-    parameters = {id(parameter): name for name, parameter in model.named_parameters()}
+    stored = stored_weights(model)
     for name, shared in first_name.items():
         if shared != name:
-            layer, _, attribute = parameters[id(weights[name])].rpartition(".")
-            setattr(model.get_submodule(layer), attribute, weights[shared])
+            layer, _, attribute = stored[name].parameter.rpartition(".")
+            setattr(model.get_submodule(layer), attribute, model.get_parameter(stored[shared].parameter))
 
 
 def _check_tokens(embedding: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:

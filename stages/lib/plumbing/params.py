@@ -203,12 +203,25 @@ class Params(Section):
 
 def load_params(path: Path = PARAMS) -> Params:
     """Read and check the whole file. Raises ParamsError, which names key, value, and the values that the key takes."""
+    return parse_params(read_params(path), path)
+
+
+def read_params(path: Path) -> str:
+    """The file's text, line ends as they are. Raises ParamsError if there is none."""
     try:
-        # YAML 1.2 as DVC reads it: 2e-5 is a number, and a key given twice is an error.
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise ParamsError(f"{path}: not found; run from the top of the repository") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: not readable as YAML: {error}") from None
+
+
+def parse_params(text: str, path: Path) -> Params:
+    """Check the text of a file, which error lines name. Raises as `load_params` does."""
+    try:
+        # YAML 1.2 as DVC reads it: 2e-5 is a number, and a key given twice is an error.
+        content = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
         raise ParamsError(f"{path}: not readable as YAML: {error}") from None
     try:
         params = Params.model_validate(content)

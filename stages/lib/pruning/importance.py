@@ -61,7 +61,8 @@ def block_sensitivities(loaded: Loaded, windows: Sequence[torch.Tensor], sparsit
 
 def _loss(loaded: Loaded, windows: Sequence[torch.Tensor]) -> float:
     """The mean negative log-likelihood of the text's tokens that have one before them in their window, in nats."""
-    sequences, first = [window[0].cpu().numpy() for window in windows], first_target(loaded.tokenizer)
+    first = first_target(loaded.tokenizer)
+    sequences = [window[0].cpu().numpy() for window in windows if window.shape[1] > first]  # the last may be shorter
     return float(np.concatenate(losses_within(loaded, sequences, [first] * len(sequences), 1)).mean())
 
 

@@ -67,7 +67,7 @@ def _prune_on_text(
     masks = calibrated_masks(loaded, calibration.windows, counts, method.on_text, scope)
     recipe = StoredMask.store(checkpoint, method.name, masks, folder)
     if method.on_text.changes_weights:
-        weights = {name: loaded.weights[name].detach() for name in checkpoint.structure.prunable}
+        weights = {name: loaded.weights[name] for name in checkpoint.structure.prunable}
         write_changed(recipe, weights, method.name, checkpoint, folder)
     else:
         write_recipe(recipe, folder)

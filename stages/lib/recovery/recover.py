@@ -45,7 +45,7 @@ def recover(model: str, params: "Params", folder: Path) -> "Log":
     windows = training_windows(student, unscored_documents(TEXT), params.recover, params.seed)
     states = state_folder(STATES, model, recipe, windows, device, params)
     log = train(student, teacher, windows, params.recover, states)
-    trained = {name: student.weights[name].detach() for name in made.weights}
+    trained = {name: student.weights[name] for name in made.weights}
     (folder / CHANGES).unlink(missing_ok=True)
     write_changed(cast(Unchanged, recipe.unchanged), trained, RECOVERY, checkpoint, folder)
     shutil.rmtree(states.parent)

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from stages.lib.files.errors import UserError
 from stages.lib.weights.feed_forward import feed_forwards_of
-from stages.lib.weights.stored_names import parameter_of, stored_weights
+from stages.lib.weights.stored_names import Stored, stored_weights
 from stages.lib.weights.structure import Matrix, Structure
 
 _NEEDED = "a decoder such as GPT-2, Llama, Qwen or Mixtral is needed"
@@ -88,41 +88,38 @@ def _block_list(model: PreTrainedModel, where: str) -> str:
 
 def _described(model: PreTrainedModel, block_list: str) -> Structure:
     stored = stored_weights(model)
-    parameters = {id(weight): name for name, weight in model.named_parameters()}
-    buffers = {id(buffer): name for name, buffer in model.named_buffers()}
-    owner = {name: (parameters | buffers)[id(parameter_of(weight))] for name, weight in stored.items()}
+    own = model.state_dict()
     roles, left_out = _roles(model, block_list), _left_out(model, block_list)
     depth = model.config.num_hidden_layers
     blocks: list[list[str]] = [[] for _ in range(depth)]
     matrices: list[list[Matrix]] = [[] for _ in range(depth)]
-    for name, weight in stored.items():
-        if (number := _block_of(owner[name], block_list)) is not None:
+    for name, each in stored.items():
+        if (number := _block_of(each.parameter, block_list)) is not None:
             blocks[number].append(name)
-            if owner[name] in roles:
-                matrices[number].append(_matrix(name, weight, owner[name], roles[owner[name]], number))
+            if each.parameter in roles:
+                matrices[number].append(_matrix(name, each, own[each.parameter], roles[each.parameter], number))
     if not any(matrices):
         raise UserError(f"the blocks of {model.config.model_type} hold no linear layers; {_NEEDED}")
-    names = {parameter: name for name, parameter in owner.items()}
+    names = {each.parameter: name for name, each in stored.items()}
     feed_forwards, unmerged = feed_forwards_of(model, [f"{block_list}.{block}" for block in range(depth)], names)
-    head = model.get_output_embeddings().weight
+    head = model.get_output_embeddings()
     return Structure(
         model_type=model.config.model_type,
         depth_key=model.config.attribute_map.get("num_hidden_layers", "num_hidden_layers"),
         block_list=block_list,
-        tensors={name: tuple(weight.shape) for name, weight in stored.items()},
+        tensors={name: tuple(each.weight.shape) for name, each in stored.items()},
         blocks=tuple(map(tuple, blocks)),
         matrices=tuple(map(tuple, matrices)),
-        left_out={name: left_out[parameter] for name, parameter in owner.items() if parameter not in roles},
-        embedding=names[parameters[id(model.get_input_embeddings().weight)]],
-        head=next(iter(revert_weight_conversion(model, {_head_name(model): head}))),
+        left_out={name: left_out[each.parameter] for name, each in stored.items() if each.parameter not in roles},
+        embedding=names[_weight_of(model, model.get_input_embeddings())],
+        head=next(iter(revert_weight_conversion(model, {_weight_of(model, head): head.weight}))),
         feed_forwards=feed_forwards,
         unmerged=unmerged,
     )
 
 
-def _head_name(model: PreTrainedModel) -> str:
-    head = model.get_output_embeddings()
-    return next(f"{name}.weight" for name, module in model.named_modules() if module is head)
+def _weight_of(model: PreTrainedModel, layer: nn.Module) -> str:
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is layer)
 
 
 def _block_of(parameter: str, block_list: str) -> int | None:
@@ -131,9 +128,10 @@ def _block_of(parameter: str, block_list: str) -> int | None:
     return int(inside[1]) if inside else None
 
 
-def _matrix(name: str, weight: torch.Tensor, parameter: str, input_axis: int, block: int) -> Matrix:
-    whole = parameter_of(weight)
-    layer, _, attribute = parameter.rpartition(".")
+def _matrix(name: str, stored: Stored, whole: torch.Tensor, input_axis: int, block: int) -> Matrix:
+    """A tensor of the checkpoint as a matrix; `input_axis` is that of the whole parameter."""
+    weight = stored.weight
+    layer, _, attribute = stored.parameter.rpartition(".")
     kind = re.split(rf"\.{block}\.", name, maxsplit=1)[-1].removesuffix(".weight")
     return Matrix(
         name=name,

@@ -5,6 +5,7 @@ transformers knows how to turn one into the other, in both directions.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,27 +29,37 @@ class _WithoutCopies(TorchFunctionMode):
         return args[0] if func is torch.Tensor.contiguous else func(*args, **(kwargs or {}))
 
 
-def stored_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """By name in the checkpoint, in state-dict order, each weight as a parameter of the model or a view of one.
+@dataclass(frozen=True)
+class Stored:
+    """A weight as its checkpoint has it."""
 
-    A tied head is left out. Raises UserError if a tensor of the checkpoint is several parameters of the model.
+    weight: torch.Tensor
+    """In the memory of the model's parameter, without a gradient."""
+    parameter: str
+    """The name of that parameter, or buffer, which may hold more than this weight."""
+
+
+def stored_weights(model: PreTrainedModel) -> dict[str, Stored]:
+    """A model's weights by name in the checkpoint, in state-dict order; a tied head is left out.
+
+    Raises UserError if a tensor of the checkpoint is several parameters of the model.
     """
     own: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
     for tied, source in getattr(model, "all_tied_weights_keys", {}).items():
         if tied in own and own[tied] is own.get(source):
             del own[tied]
+    own = {name: weight.detach() for name, weight in own.items()}
     with _WithoutCopies(), torch.no_grad():
         stored: dict[str, torch.Tensor] = revert_weight_conversion(model, own)
-    order = {id(tensor): number for number, tensor in enumerate(own.values())}
-    for name, tensor in stored.items():
-        if id(parameter_of(tensor)) not in order:
+    names = {id(weight): name for name, weight in own.items()}
+    found: dict[str, Stored] = {}
+    for name, weight in stored.items():
+        parameter = names.get(id(weight)) or names.get(id(weight._base))
+        if parameter is None:
             raise UserError(
                 f"{name} of a {model.config.model_type} checkpoint joins several parameters of the model, "
                 "which is not supported; give a model of another architecture"
             )
-    return dict(sorted(stored.items(), key=lambda item: order[id(parameter_of(item[1]))]))
-
-
-def parameter_of(tensor: torch.Tensor) -> torch.Tensor:
-    """The parameter that a stored weight is, or is a view of."""
-    return tensor if tensor._base is None else tensor._base
+        found[name] = Stored(weight, parameter)
+    order = {name: number for number, name in enumerate(own)}
+    return dict(sorted(found.items(), key=lambda item: order[item[1].parameter]))
