@@ -28,7 +28,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from stages.lib.files.hashing import write_sums
 from stages.lib.pruning.selection import select
 from stages.lib.recipes.magnitude import MagnitudePruned, Threshold, magnitude_masks
-from stages.lib.weights.checkpoint import WEIGHTS, Checkpoint
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.shards import WEIGHTS
 
 BLOCKS = 12
 """Blocks in GPT-2 small."""

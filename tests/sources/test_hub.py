@@ -16,6 +16,7 @@ import warm_python
 from conftest import TINY_PARAMS, Finished, changed_params, prose, write_params
 from loopback_hub import REVISION, Hub
 from repository import COLD, ENVIRONMENT
+from transformers import AutoModelForCausalLM
 
 MODEL = {"source": "hub", "path": "data/none", "repo": "tiny/llama", "revision": REVISION}
 REVIEWS = {
@@ -171,6 +172,23 @@ def test_what_the_hub_cannot_give(
     (line,) = finished.err.splitlines()
     assert line.startswith("error: download@model: ")
     assert says in line
+
+
+def test_a_model_of_several_files(
+    project: Path, download: Download, hub: Hub, tiny_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Each is pinned, and stays the file that it is on the hub."""
+    folder = tmp_path / "sharded"
+    shutil.copytree(tiny_folders["llama"], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    AutoModelForCausalLM.from_pretrained(tiny_folders["llama"]).save_pretrained(folder, max_shard_size="50KB")
+    hub.repositories["models/tiny/llama"] = folder
+    pins = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.safetensors"))}
+    first, *others = pins
+    finished = download("model", {"model": {**MODEL, "sha256": {}}})
+    assert f"{first} is not pinned, nor {len(others)} more of its {len(pins)} files of weights; add" in finished.err
+    assert download("model", {"model": {**MODEL, "sha256": pins}}) == Finished(0, "", "")
+    written = (project / "data" / "model").glob("*.safetensors")
+    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in written} == pins
 
 
 def test_a_file_that_the_repository_lacks(download: Download) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from tqdm import tqdm
 
 from stages.lib.inference.blockwise import BlockInputs, through_blocks
@@ -81,6 +80,5 @@ def zero_smallest(loaded: Loaded, names: Sequence[str], sparsity: float) -> int:
 @torch.no_grad()
 def restore(loaded: Loaded, names: Sequence[str]) -> None:
     """Restore the named tensors from the checkpoint."""
-    with safe_open(loaded.checkpoint.path, framework="pt") as file:
-        for name in names:
-            loaded.weights[name].copy_(file.get_tensor(name))
+    for name, weight in loaded.checkpoint.tensors(names).items():
+        loaded.weights[name].copy_(weight)

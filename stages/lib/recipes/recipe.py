@@ -64,10 +64,8 @@ def materialize(checkpoint: Checkpoint, folder: Path) -> Materialized:
 
 def apply(recipe: Kind, checkpoint: Checkpoint, folder: Path) -> Materialized:
     """Apply a recipe, with the files beside it in `folder`, to a base checkpoint. Raises as `materialize` does."""
-    from safetensors.torch import load_file
-
     base = recipe.base(checkpoint)
-    model = Materialized(base, base.config, load_file(base.path))
+    model = Materialized(base, base.config, base.tensors())
     recipe.apply(model, folder)
     return model
 
@@ -95,7 +93,7 @@ def size_of(model: Materialized, folder: Path) -> dict[str, int]:
     recipe = read_recipe(folder)
     stored = [folder / name for name in (RECIPE, *recipe.files)]
     if isinstance(recipe, Original):
-        stored = [model.checkpoint.path]
+        stored = model.checkpoint.files
     return {
         "total_parameters": sum(weight.numel() for weight in model.weights.values()),
         "distinct_parameters": sum(model.weights[name].numel() for name in set(first_names(model.weights).values())),

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
+from huggingface_hub import save_torch_state_dict
 
 from stages.lib.figures.definitions import FIGURES, UNRECOVERED
 from stages.lib.files.hashing import SUMS
@@ -14,7 +14,8 @@ from stages.lib.pruning.methods import method_named, resolve_scope
 from stages.lib.recipes.recipe import apart, materialize
 from stages.lib.reporting.templates import rendered
 from stages.lib.shrinking.variants import parse_variant
-from stages.lib.weights.checkpoint import WEIGHTS, Checkpoint
+from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.shards import INDEX
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
@@ -37,9 +38,9 @@ _NAMES = {
 def export(base: Path, recipe: Path, out: Path) -> None:
     """Write config, tokenizer and weights of a recipe's model into the folder `out`. Raises as `materialize` does."""
     made = materialize(Checkpoint(base), recipe)
-    # safetensors refuses tensors that share memory
-    save_file(apart(made.weights), out / WEIGHTS, metadata={"format": "pt"})
-    ignored = shutil.ignore_patterns(WEIGHTS, "config.json", SUMS)
+    # Files of 5 GB at most, as transformers writes them; safetensors refuses tensors that share memory.
+    save_torch_state_dict(apart(made.weights), out)
+    ignored = shutil.ignore_patterns("*.safetensors", INDEX, "config.json", SUMS)
     shutil.copytree(made.checkpoint.folder, out, ignore=ignored, dirs_exist_ok=True)
     (out / "config.json").write_text(json.dumps(made.config, indent=2) + "\n", encoding="utf-8")
 

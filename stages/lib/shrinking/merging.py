@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from tqdm import tqdm
 
 from stages.lib.inference.loading import Loaded
@@ -33,5 +32,5 @@ class Merger:
                     self._matched[first, block] = match(self._activations[first], self._activations[block])
                 permutations[block] = self._matched[first, block]
         write_permutations(permutations, folder)
-        merged = merge(load_file(checkpoint.path), checkpoint.structure, n, anchor_only, permutations)
+        merged = merge(checkpoint.tensors(), checkpoint.structure, n, anchor_only, permutations)
         return MergedFeedForward(base_sha256=checkpoint.sha256, n=n, anchor_only=anchor_only, merged_sha256=merged)

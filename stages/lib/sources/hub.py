@@ -31,7 +31,7 @@ Kind: TypeAlias = Literal["model", "dataset"]
 MODEL_FILES = [
     *("config.json", "generation_config.json", "chat_template.jinja"),
     *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
     *("vocab.json", "merges.txt"),
 ]
 
@@ -47,9 +47,11 @@ def fetch_model(item: "Hub") -> Path:
     weights = sorted(file.name for file in folder.glob("*.safetensors"))
     if not weights:
         raise UserError(f"{item.repo}: has no model.safetensors at {item.revision}; convert the model first")
-    unpinned = [name for name in weights if name not in item.sha256]
-    if unpinned:
-        raise UserError(f"{item.repo}: {unpinned[0]} is not pinned; add its sha256 to model.sha256 in params.yaml")
+    if unpinned := [name for name in weights if name not in item.sha256]:
+        others = f", nor {len(unpinned) - 1} more of its {len(weights)} files of weights" if len(unpinned) > 1 else ""
+        raise UserError(
+            f"{item.repo}: {unpinned[0]} is not pinned{others}; add its sha256 to model.sha256 in params.yaml"
+        )
     _verify(item, folder)
     return folder
 
