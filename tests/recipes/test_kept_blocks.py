@@ -136,5 +136,5 @@ def test_blocks_that_do_not_fit_in_their_new_place_are_one_line(
     Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "base")
     write_sums(tmp_path / "base")
     recipe = keep(tmp_path / "base", [1, 2], tmp_path / "recipe")
-    with pytest.raises(UserError, match=r"a kept one does not fit in its new place; remove compressed_\*"):
+    with pytest.raises(UserError, match="one that is kept does not fit in its new place"):
         materialize(Checkpoint(tmp_path / "base"), recipe)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from stages.lib.evaluation.perplexity import BEFORE_RECOVERY, score
-from stages.lib.files.parquet import write_table
+from stages.lib.files.parquet import absent_table, write_table
 from stages.lib.files.places import (
     DOCUMENTS,
     MODEL,
@@ -20,6 +20,7 @@ from stages.lib.files.places import (
 from stages.lib.files.rows import read_rows
 from stages.lib.inference.device import Device, set_up
 from stages.lib.inference.loading import ready
+from stages.lib.recipes.absent import Absent
 from stages.lib.recipes.changed import RECOVERY, Changed
 from stages.lib.recipes.recipe import apply, materialize, read_recipe, size_of
 from stages.lib.weights.checkpoint import Checkpoint
@@ -29,7 +30,15 @@ if TYPE_CHECKING:
 
 
 def predict(model: str, measures: Collection[MeasureName], params: "Params") -> None:
-    """Load a model once, and write its predictions for some measures. Raises UserError if a setting does not fit."""
+    """Load a model once, and write its predictions for some measures, or why there is no such model.
+
+    Raises UserError if a setting does not fit.
+    """
+    recipe = read_recipe(recipe_folder(model))
+    if isinstance(recipe, Absent):
+        for measure in measures:
+            write_table(absent_table(recipe.reason), predictions_path(measure, model))
+        return
     device, tables = set_up(params.compute, params.seed), {}
     checkpoint = Checkpoint(MODEL)  # hashed once
     unrecovered = _unrecovered_scores(model, checkpoint, device, params) if "perplexity" in measures else None

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stages.lib.figures.statistics import Interval, Values, bonett_price, ratio_intervals, wilson
+from stages.lib.files.parquet import why_absent
 from stages.lib.files.places import MeasureName
 from stages.lib.files.writing import significant
 
@@ -119,8 +120,10 @@ def _within(estimate: Estimate, smallest: float, largest: float) -> Estimate:
 def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
     """All figures of one table of predictions under their keys, `_low` and `_high` for intervals, and the items.
 
-    A perplexity above 1.8e308, which is no number in JSON, is left out.
+    A perplexity above 1.8e308, which is no number in JSON, is left out. A model that does not exist has no figures.
     """
+    if why_absent(table):
+        return {}
     if measure == "size":
         size: dict[str, float] = {str(key): int(count) for key, count in table.iloc[0].items()}
         return {**size, "sparsity": significant(size["pruned_weights"] / size["prunable_weights"])}
@@ -141,6 +144,8 @@ def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: 
 
 def summary_line(model: str, figures: Mapping[str, float]) -> str:
     """A model's figures in one line, for the screen; the keys are those of the files under metrics/."""
+    if not figures:
+        return f"{model}: not measured"
     perplexity = figures.get("perplexity", math.inf)
     return (
         f"{model}: perplexity {perplexity:{',.2f' if perplexity < 1e6 else '.2e'}}, "

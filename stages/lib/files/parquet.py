@@ -46,6 +46,16 @@ def read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
+def absent_table(reason: str) -> pd.DataFrame:
+    """In place of the predictions of a model that does not exist: why it does not, in a sentence."""
+    return pd.DataFrame({"absent": [reason]})
+
+
+def why_absent(table: pd.DataFrame) -> str | None:
+    """The reason in a table of `absent_table`, None for any other."""
+    return str(table["absent"].iloc[0]) if "absent" in table else None
+
+
 def _content_sha256(table: pa.Table) -> str:
     digest = hashlib.sha256(str([(field.name, str(field.type)) for field in table.schema]).encode())
     for start in range(0, table.num_rows, ROWS_AT_ONCE):

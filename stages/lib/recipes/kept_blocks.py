@@ -1,5 +1,6 @@
 """Only some blocks of the base (`compressed_n`)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,6 +9,8 @@ from pydantic import Field, field_validator
 from stages.lib.files.errors import UserError
 from stages.lib.recipes.kind import Digest, Materialized, OverBase
 from stages.lib.weights.structure import Structure
+
+DIFFERENT = "The blocks of this model differ, and one that is kept does not fit in its new place."
 
 
 class KeptBlocks(OverBase):
@@ -31,26 +34,30 @@ class KeptBlocks(OverBase):
                 f"the recipe keeps block {self.blocks[-1]}, {model.checkpoint.folder} has {whole.depth}; "
                 "run `dvc repro`"
             )
-        model.config = self._config(model.config, whole)
-        part = model.structure
-        in_blocks = {name for block in whole.blocks for name in block}
-        new_names = {name: name for name in whole.tensors if name not in in_blocks}
-        for old, new in zip(self.blocks, part.blocks, strict=True):
-            new_names |= zip(whole.blocks[old], new, strict=False)
-        if {new: whole.tensors[old] for old, new in new_names.items()} != part.tensors:
-            raise UserError(
-                f"{model.checkpoint.folder}: the blocks of {whole.model_type} differ, and a kept one does not fit in "
-                "its new place; remove compressed_* from compare.variants in params.yaml"
-            )
-        model.weights = {new_names[name]: weight for name, weight in model.weights.items() if name in new_names}
+        model.config = config_of_kept(model.config, whole, self.blocks)
+        names = names_of_kept(whole, model.structure, self.blocks)
+        if names is None:
+            raise UserError(f"{model.checkpoint.folder}: {DIFFERENT} Run `dvc repro`")
+        model.weights = {names[name]: weight for name, weight in model.weights.items() if name in names}
 
-    def _config(self, config: dict[str, Any], whole: Structure) -> dict[str, Any]:
-        """The config of the model with the kept blocks only."""
-        by_block = {  # such as layer_types of Qwen3
-            key: [entries[block] for block in self.blocks]
-            for key, entries in config.items()
-            if isinstance(entries, list) and len(entries) == whole.depth and not key.endswith("_token_id")
-        }
-        if whole.model_type == "gpt_neo":  # its attention_layers are made anew from pairs of kinds and how often
-            by_block["attention_types"] = [[by_block["attention_layers"], 1]]
-        return {**config, **by_block, whole.depth_key: len(self.blocks)}
+
+def config_of_kept(config: dict[str, Any], whole: Structure, blocks: Sequence[int]) -> dict[str, Any]:
+    """The config of the model with some of its blocks only."""
+    by_block = {  # such as layer_types of Qwen3
+        key: [entries[block] for block in blocks]
+        for key, entries in config.items()
+        if isinstance(entries, list) and len(entries) == whole.depth and not key.endswith("_token_id")
+    }
+    if whole.model_type == "gpt_neo":  # its attention_layers are made anew from pairs of kinds and how often
+        by_block["attention_types"] = [[by_block["attention_layers"], 1]]
+    return {**config, **by_block, whole.depth_key: len(blocks)}
+
+
+def names_of_kept(whole: Structure, part: Structure, blocks: Sequence[int]) -> dict[str, str] | None:
+    """By name, the new names of the tensors that stay if `part` keeps these blocks; None if one does not fit in it."""
+    in_blocks = {name for block in whole.blocks for name in block}
+    names = {name: name for name in whole.tensors if name not in in_blocks}
+    for old, new in zip(blocks, part.blocks, strict=True):
+        names |= zip(whole.blocks[old], new, strict=False)  # of different lengths if they differ
+    fits = {new: whole.tensors[old] for old, new in names.items()} == part.tensors
+    return names if fits else None

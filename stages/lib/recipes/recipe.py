@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from stages.lib.files.errors import UserError
 from stages.lib.files.places import LOSSES
 from stages.lib.files.writing import write_json
+from stages.lib.recipes.absent import Absent
 from stages.lib.recipes.changed import Changed, Unchanged, write_changes
 from stages.lib.recipes.kind import Kind, Materialized, first_names
 from stages.lib.recipes.original import Original
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 RECIPE = "recipe.json"
 
-Recipe: TypeAlias = Original | Unchanged | Changed
+Recipe: TypeAlias = Original | Unchanged | Changed | Absent
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
 

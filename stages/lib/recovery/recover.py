@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 from stages.lib.files.places import LOSSES, MODEL, STATES, TEXT, recipe_folder, written_recipe
 from stages.lib.files.writing import new_folder
+from stages.lib.recipes.absent import Absent
+from stages.lib.recipes.recipe import read_recipe
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
@@ -17,7 +19,7 @@ def recover_model(model: str, params: "Params") -> None:
     log: Log = []
     with new_folder(recipe_folder(model)) as folder:
         shutil.copytree(written_recipe(model), folder, dirs_exist_ok=True)
-        if params.recover.steps:
+        if params.recover.steps and not isinstance(read_recipe(folder), Absent):
             log = recover(model, params, folder)
         rows = [f"{row['step']:.0f},{row['loss']:.6g},{row['learning_rate']:.6g}\n" for row in log]
         (folder / LOSSES).write_text("".join(["step,loss,learning_rate\n", *rows]), encoding="utf-8")
@@ -32,7 +34,7 @@ def recover(model: str, params: "Params", folder: Path) -> "Log":
     from stages.lib.inference.device import set_up
     from stages.lib.inference.loading import load_original, ready
     from stages.lib.recipes.changed import CHANGES, RECOVERY, Unchanged
-    from stages.lib.recipes.recipe import materialize, read_recipe, write_changed
+    from stages.lib.recipes.recipe import materialize, write_changed
     from stages.lib.recovery.states import state_folder
     from stages.lib.recovery.training import train, training_windows
     from stages.lib.weights.checkpoint import Checkpoint

@@ -9,7 +9,7 @@ import pandas as pd
 from stages.lib.figures.comparison import REFERENCES, Comparison, Tables, compare
 from stages.lib.figures.definitions import FIGURES, UNRECOVERED, Estimate, estimates, items
 from stages.lib.figures.tables import read_frontier, sensitivity_tables
-from stages.lib.files.parquet import read_table
+from stages.lib.files.parquet import read_table, why_absent
 from stages.lib.files.places import FRONTIER, MODEL, SENSITIVITY, MeasureName, predictions_path
 from stages.lib.files.writing import significant
 from stages.lib.weights.config import read_config
@@ -59,11 +59,21 @@ class Results:
 
 
 def read_tables(variants: Sequence[str]) -> Tables:
-    """The predictions of the original, the pruned model and all variants. Raises UserError if one cannot be read."""
-    models = ("original", "pruned", *variants)
+    """The predictions of the original, the pruned model and all variants there are.
+
+    Raises UserError if they cannot be read.
+    """
+    absent = _absent(variants)
+    models = ("original", "pruned", *(variant for variant in variants if variant not in absent))
     return {
         model: {measure: read_table(predictions_path(measure, model)) for measure in ITEM_MEASURES} for model in models
     }
+
+
+def _absent(variants: Sequence[str]) -> dict[str, str]:
+    """By name, why a variant does not exist."""
+    reasons = {variant: why_absent(read_table(predictions_path("size", variant))) for variant in variants}
+    return {variant: reason for variant, reason in reasons.items() if reason}
 
 
 def read_results(params: "Params", tables: Tables) -> Results:
@@ -82,7 +92,8 @@ def read_results(params: "Params", tables: Tables) -> Results:
         unrecovered=unrecovered,
         frontier=read_frontier(FRONTIER, params.frontier, *resampling),
         sensitivity=sensitivity_tables(read_table(SENSITIVITY), *resampling),
-        absent={"distilled": distilled.reason} if distilled.source == "none" else {},
+        absent=_absent(params.compare.variants)
+        | ({"distilled": distilled.reason} if distilled.source == "none" else {}),
         sparsity=float(sizes["pruned"]["pruned_weights"] / sizes["pruned"]["prunable_weights"]),
         vocabulary=int(read_config(MODEL)["vocab_size"]),
     )
