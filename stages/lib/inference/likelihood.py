@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 from tqdm import tqdm
 from transformers.utils import ModelOutput
 
@@ -180,8 +179,9 @@ def _cross_entropies(loaded: Loaded, output: ModelOutput, states: torch.Tensor, 
     with _in_place_of(loaded.body, output):
         for some, tokens in zip(torch.split(states, step), torch.split(wanted, step), strict=True):
             output.last_hidden_state = some[None]
-            logits = loaded.model(input_ids=tokens[None], use_cache=False).logits[0]
-            losses.append(functional.cross_entropy(logits.float(), tokens, reduction="none"))
+            logits = loaded.model(input_ids=tokens[None], use_cache=False).logits[0].float()
+            # By `cross_entropy`, the sums over a large vocabulary would be too small by some 1e-5 in float32.
+            losses.append(logits.logsumexp(dim=1) - logits.gather(1, tokens[:, None]).squeeze(1))
     found: Losses = torch.cat(losses).cpu().double().numpy()
     return found
 
