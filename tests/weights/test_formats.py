@@ -366,6 +366,30 @@ def test_a_gguf_file_without_a_tensor(tokenizer: PreTrainedTokenizerFast, tmp_pa
         normalize_gguf(tmp_path / "tiny.gguf", tmp_path / "out")
 
 
+GGUF_DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty of it": lambda content: b"x",
+    "cut in its header": lambda content: content[:1000],
+    "cut in its weights": lambda content: content[:-100],
+    "of an unknown type": lambda content: content.replace(b"llama", b"lamas"),
+}
+
+
+@pytest.mark.parametrize("damage", GGUF_DAMAGES.values(), ids=GGUF_DAMAGES)
+def test_a_gguf_file_that_cannot_be_read(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_gguf(tiny_llama(), tokenizer, path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=r"^tiny.gguf: not a GGUF file that transformers can read \(.*; fetch it again"):
+        normalize_gguf(path, tmp_path / "out")
+
+
+def test_a_gguf_file_in_parts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a part of a model; join the parts with llama-gguf-split --merge"):
+        normalize_gguf(tmp_path / "tiny-00001-of-00003.gguf", tmp_path / "out")
+
+
 def spaces(mine: Path) -> str:
     (mine / "model").rename(mine / "a model of mine")
     return "mine/a model of mine"

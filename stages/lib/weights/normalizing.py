@@ -161,18 +161,7 @@ def normalize_gguf(source: Path, out: Path) -> None:
     """Write a GGUF file's model, dequantized to float32, into `out`. Raises UserError if damaged."""
     if re.search(r"-[0-9]{5}-of-[0-9]{5}\.gguf$", source.name):
         raise UserError(f"{source}: is a part of a model; join the parts with llama-gguf-split --merge")
-    with tempfile.TemporaryDirectory(prefix="gguf-") as folder:
-        # Alone: from a folder with files of other models, some of those would be read as well.
-        (Path(folder) / source.name).symlink_to(source.resolve())
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=source.name)
-            read, info = AutoModelForCausalLM.from_pretrained(
-                folder, gguf_file=source.name, dtype=torch.float32, output_loading_info=True
-            )
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            raise UserError(f"{source.name}: not a GGUF file that transformers can read ({error})") from None
-    if absent := sorted(map(str, info["missing_keys"] | info["mismatched_keys"])):
-        raise UserError(f"{source.name}: lacks {absent[0]} of a {read.config.model_type}; give another file")
+    tokenizer, read = _read_gguf(source)
     # The loaded config says quantized, which its weights are not, and would make saving fail.
     config = copy.copy(read.config)
     del config.quantization_config
@@ -187,6 +176,27 @@ def normalize_gguf(source: Path, out: Path) -> None:
     vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     _check_vocabulary(vocabulary, structure_of(read_config(out), source), source)
     _finish(tokenizer, out)
+
+
+def _read_gguf(source: Path) -> tuple[Any, PreTrainedModel]:
+    with tempfile.TemporaryDirectory(prefix="gguf-") as folder:
+        # Alone: from a folder with files of other models, some of those would be read as well.
+        (Path(folder) / source.name).symlink_to(source.resolve())
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=source.name)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=source.name, dtype=torch.float32, output_loading_info=True
+            )
+        except Exception as error:  # a damaged file fails anywhere in three libraries
+            if out_of_memory(error):
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0].replace(f"{folder}/", "")
+            raise UserError(
+                f"{source.name}: not a GGUF file that transformers can read ({reason}); fetch it again, or give another"
+            ) from None
+    if absent := sorted(map(str, info["missing_keys"] | info["mismatched_keys"])):
+        raise UserError(f"{source.name}: lacks {absent[0]} of a {model.config.model_type}; give another file")
+    return tokenizer, model
 
 
 def _finish(tokenizer: Any, out: Path) -> None:
