@@ -49,6 +49,12 @@ def test_prune() -> None:
     assert found["differ_elsewhere"] == 0
 
 
+def test_structure() -> None:
+    found = json.loads(run(ROOT, "benchmarks.structure", "--pairs", "1"))
+    assert found["here"]["weights"] == found["peer"]["weights"] == 80 * (2 * 8192 + 2 * 1024 + 3 * 28672) * 8192
+    assert found["here"]["megabytes"] < 500  # of 140,000 in bfloat16
+
+
 def test_coverage() -> None:
     tables = run(ROOT, "benchmarks.coverage", "--samples", "20").split("\n\n")
     assert [table.splitlines()[0].split(" | ")[1:] for table in tables] == [
