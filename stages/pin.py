@@ -4,13 +4,12 @@ import argparse
 from typing import TYPE_CHECKING
 
 from stages.lib.files.errors import ParamsError
+from stages.lib.files.places import DATA_ITEMS, MODEL_ITEMS
 from stages.lib.plumbing import command
 
 if TYPE_CHECKING:
     from stages.lib.sources.pinning import Pin
 
-MODELS = ("model", "distilled")
-DATA = ("text", "reviews", "documents")
 EXAMPLES = """\
 examples:
   python -m stages.pin openai-community/gpt2 --write
@@ -33,7 +32,13 @@ def _pairs(option: str, keys: tuple[str, ...], given: str | None) -> dict[str, s
 
 def _check_options(arguments: argparse.Namespace) -> None:
     """Raise ParamsError for an option that the item does not have."""
-    takes = {"config": DATA, "files": DATA, "columns": DATA, "classes": ("reviews",), "format": ("text",)}
+    takes = {
+        "config": DATA_ITEMS,
+        "files": DATA_ITEMS,
+        "columns": DATA_ITEMS,
+        "classes": ("reviews",),
+        "format": ("text",),
+    }
     for option, items in takes.items():
         if getattr(arguments, option) is not None and arguments.item not in items:
             raise ParamsError(f"--{option}: goes with --as {' or '.join(items)}, not with {arguments.item}")
@@ -46,13 +51,13 @@ def _pin(arguments: argparse.Namespace) -> "Pin":
     from stages.lib.sources.data_files import COLUMNS
     from stages.lib.sources.pinning import Choice, pin_data, pin_model
 
-    if arguments.item in MODELS:
+    if arguments.item in MODEL_ITEMS:
         return pin_model(arguments.repo, arguments.revision)
     choice = Choice(
         config=arguments.config,
         files=_pairs("--files", ("train", "test"), arguments.files),
         columns=_pairs("--columns", COLUMNS[arguments.item], arguments.columns),
-        classes=arguments.classes.split(",") if arguments.classes else (),
+        classes=[name.strip() for name in arguments.classes.split(",")] if arguments.classes else (),
         format=arguments.format or "table",
     )
     return pin_data(arguments.item, arguments.repo, arguments.revision, choice)
@@ -79,7 +84,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("repo", metavar="owner/name", help="the repository's name on the hub, or on HF_ENDPOINT")
     parser.add_argument(
-        "--as", dest="item", choices=(*MODELS, *DATA), default="model", help="the section (default: model)"
+        "--as", dest="item", choices=(*MODEL_ITEMS, *DATA_ITEMS), default="model", help="the section (default: model)"
     )
     parser.add_argument("--revision", default="main", help="a branch, tag or commit (default: main)")
     parser.add_argument("--write", action="store_true", help="replace the section in params.yaml; nothing else changes")

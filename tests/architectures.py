@@ -52,6 +52,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **{"word_embed_proj_dim": 16, "do_layer_norm_before": False},  # as in OPT-350m
     },
     "gpt2": {**OF_GPT2, **SPECIAL},
+    "openai-gpt": {**OF_GPT2, **SPECIAL},
     "gpt_neo": {
         **{"vocab_size": VOCABULARY, "hidden_size": HIDDEN, "num_layers": BLOCKS, "num_heads": HEADS, **SPECIAL},
         **{"max_position_embeddings": 128, "attention_types": [[["global", "local"], 2]], "window_size": 8},
@@ -96,7 +97,7 @@ PRUNABLE: dict[str, int] = {
     **dict.fromkeys(("qwen3", "gemma", "gemma2", "gemma3_text", "glm4"), GROUPED_WIDE + GATED),
     **dict.fromkeys(("phi", "starcoder2", "nemotron"), GROUPED + PLAIN),
     **dict.fromkeys(("gpt_neox", "opt"), _attention() + PLAIN),
-    **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "bloom", "codegen", "mpt"), _attention() + PLAIN_BY_FOUR),
+    **dict.fromkeys(("gpt2", "openai-gpt", "gpt_neo", "gptj", "bloom", "codegen", "mpt"), _attention() + PLAIN_BY_FOUR),
     **dict.fromkeys(("falcon", "gpt_bigcode"), ONE_KEY + PLAIN_BY_FOUR),
     "mixtral": GROUPED + EXPERTS * GATED,
     "qwen2_moe": GROUPED + EXPERTS * 3 * HIDDEN * 24 + 3 * HIDDEN * 40,

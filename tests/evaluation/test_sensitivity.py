@@ -136,7 +136,7 @@ def test_the_model_is_left_as_it_was(tables: Tables, loaded: Loaded, folder: Pat
 def test_a_resumed_pass_is_the_whole_pass(loaded: Loaded, folder: Path, block: int) -> None:
     blocks = loaded.blocks
     assert len(blocks) == DEPTH
-    inputs, ids = BlockInputs(blocks), [torch.arange(20)[None], torch.arange(30, 60)[None]]
+    inputs, ids = BlockInputs(loaded), [torch.arange(20)[None], torch.arange(30, 60)[None]]
     with torch.no_grad():
         with inputs.recorded():
             whole = [loaded.model(part, use_cache=False).logits for part in ids]

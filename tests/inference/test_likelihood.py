@@ -170,7 +170,7 @@ def test_every_token_is_scored_once(tokens: int, context: int, data: st.DataObje
 
 
 def test_a_text_shorter_than_a_window_is_refused(loaded: Loaded) -> None:
-    with pytest.raises(UserError, match=r"has 1 tokens, fewer than a window of 64; .*params\.yaml"):
+    with pytest.raises(UserError, match=r"has 1 tokens, and a window of 64 takes 64; .*params\.yaml"):
         score(loaded, ["a"], settings(64, 64))
 
 

@@ -234,7 +234,7 @@ def test_windows_without_room_for_the_text_are_refused(models: dict[str, Loaded]
 def test_a_text_shorter_than_a_window_is_refused(models: dict[str, Loaded], text: list[int]) -> None:
     whole = tokenize(models["first"].tokenizer, DOCUMENTS)
     assert negative_log_likelihoods(models["first"], whole.head(63), windowing(64, 64))[1].all()
-    with pytest.raises(UserError, match=r"has 62 tokens, fewer than a window of 64"):
+    with pytest.raises(UserError, match=r"has 62 tokens, and a window of 64 takes 63"):
         negative_log_likelihoods(models["first"], whole.head(62), windowing(64, 64))
 
 

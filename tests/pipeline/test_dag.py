@@ -118,7 +118,7 @@ def test_an_edit_runs_the_stages_of_its_package(finished_repository: Repository,
         path.write_text(text)
 
 
-@pytest.mark.parametrize("name", [*DAG, "export", "pin", "schema", "verify"])
+@pytest.mark.parametrize("name", [*DAG, "describe", "export", "pin", "schema", "verify"])
 def test_help(name: str, run_stage: Callable[..., Finished]) -> None:
     finished = run_stage(module_of(name), "--help")
     assert finished.status == 0

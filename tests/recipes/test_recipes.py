@@ -256,8 +256,8 @@ def test_tied_head_zeroes_the_embedding_and_the_head_with_it(base: Path, tmp_pat
 
 def test_a_head_of_its_own_is_not_tied(tmp_path: Path) -> None:
     TINY["llama"](tie_word_embeddings=False).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="its head is not tied to the token embedding"):
-        magnitude_recipe(tmp_path, 5, "tied-head")
+    write_sums(tmp_path)
+    assert not Checkpoint(tmp_path).structure.tied
 
 
 @pytest.mark.parametrize("family", list(TINY))
@@ -273,5 +273,4 @@ def test_a_config_that_says_nothing_of_the_head_is_read_as_transformers_reads_it
     if family == "gpt2":
         assert weights_in("tied-head", Checkpoint(base)) == ["transformer.wte.weight"]
     else:
-        with pytest.raises(UserError, match="its head is not tied to the token embedding"):
-            weights_in("tied-head", Checkpoint(base))
+        assert not Checkpoint(base).structure.tied

@@ -17,7 +17,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
 from stages.lib.inference.calibration import calibration_windows
 from stages.lib.inference.loading import Loaded
-from stages.lib.recipes.merged import feed_forwards_of, merge
+from stages.lib.recipes.merged import merge
 from stages.lib.recipes.recipe import write_recipe
 from stages.lib.shrinking.matching import match, pre_activations, standardize
 from stages.lib.shrinking.merging import Merger
@@ -302,8 +302,8 @@ def test_neurons_that_pass_a_norm_are_not_merged(tmp_path: Path) -> None:
     """BitNet normalizes between its layers, with one weight per neuron that no permutation may leave behind."""
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     structure = read_structure({"model_type": "bitnet", **sizes}, tmp_path)
-    with pytest.raises(UserError, match=r"bitnet: model\.layers\.0 has no feed-forward of a known shape, so"):
-        feed_forwards_of(structure)
+    assert structure.unmerged == "model.layers.0 has no feed-forward of a known shape"
+    assert structure.feed_forwards == ()
 
 
 def test_the_recipe_names_what_it_does(deep_folder: Path, tmp_path: Path, original: Path) -> None:

@@ -19,9 +19,9 @@ from stages.lib.files.places import (
 )
 from stages.lib.files.rows import read_rows
 from stages.lib.inference.device import Device, set_up
-from stages.lib.inference.loading import ready
-from stages.lib.recipes.absent import Absent
+from stages.lib.inference.loading import check_causal, ready
 from stages.lib.recipes.changed import RECOVERY, Changed
+from stages.lib.recipes.left_out import LeftOut
 from stages.lib.recipes.recipe import apply, materialize, read_recipe, size_of
 from stages.lib.weights.checkpoint import Checkpoint
 
@@ -35,7 +35,7 @@ def predict(model: str, measures: Collection[MeasureName], params: "Params") -> 
     Raises UserError if a setting does not fit.
     """
     recipe = read_recipe(recipe_folder(model))
-    if isinstance(recipe, Absent):
+    if isinstance(recipe, LeftOut):
         for measure in measures:
             write_table(absent_table(recipe.reason), predictions_path(measure, model))
         return
@@ -47,6 +47,7 @@ def predict(model: str, measures: Collection[MeasureName], params: "Params") -> 
         tables["size"] = pd.DataFrame([size_of(made, recipe_folder(model))])
     loaded = ready(made, device)
     if "perplexity" in measures:
+        check_causal(loaded)
         tables["perplexity"] = score(loaded, read_rows(TEXT, "test")["text"].tolist(), params.perplexity)
         if unrecovered is not None:
             tables["perplexity"][BEFORE_RECOVERY] = unrecovered["nll"]

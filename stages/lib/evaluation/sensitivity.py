@@ -36,7 +36,7 @@ def score_points(
     Columns: pruned (nothing, sparsities, matrices or blocks), point (its sparsity, matrix or block), pruned_weights,
     effective_parameters, and those of `score`.
     """
-    structure, inputs = loaded.structure, BlockInputs(loaded.blocks)
+    structure, inputs = loaded.structure, BlockInputs(loaded)
     zeros = count_zeros(loaded.checkpoint)
     non_zero = sum(loaded.checkpoint.size(name) - count for name, count in zeros.items())
     with inputs.recorded():

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
+from torch.nn import functional
 from tqdm import tqdm
 from transformers import GenerationConfig
 
 from stages.lib.evaluation.rouge import KINDS, Rouge
-from stages.lib.files.errors import UserError
+from stages.lib.files.errors import UserError, reason_of
 from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.device import check_finite
@@ -85,16 +86,35 @@ def summarize(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -
     tokens = prompts(loaded, documents, settings)
     loaded.model.generation_config = _generation(loaded, settings)
     summaries = [""] * len(documents)
+    batch_size = settings.batch_size if _ignores_pads(loaded) else 1
     finite = loaded.model.get_output_embeddings().register_forward_hook(partial(_check_logits, loaded.runs_on.dtype))
     with finite, tqdm(total=len(documents), unit="doc", desc="summaries") as progress:
-        for batch in by_length([len(prompt) for prompt in tokens], settings.batch_size):
+        for batch in by_length([len(prompt) for prompt in tokens], batch_size):
             ids, mask = (part.to(loaded.device) for part in pad([tokens[index] for index in batch], 0, "left"))
-            added = loaded.model.generate(input_ids=ids, attention_mask=mask)
+            try:
+                added = loaded.model.generate(input_ids=ids, attention_mask=mask)
+            except ValueError as error:
+                raise UserError(
+                    f"{loaded.structure.model_type} cannot generate by these settings ({reason_of(error)}); "
+                    "set summarize.num_beams to 1 in params.yaml"
+                ) from None
             texts = loaded.tokenizer.batch_decode(added[:, ids.shape[1] :], skip_special_tokens=True)
             for index, text in zip(batch, texts, strict=True):
                 summaries[index] = text.strip()
             progress.update(len(batch))
     return summaries
+
+
+def _ignores_pads(loaded: Loaded) -> bool:
+    """Whether a pad before a prompt changes nothing; some recurrent models read it as text."""
+    prompt = torch.tensor([[1, 2, 3, 4]], device=loaded.device)
+    once = GenerationConfig(max_new_tokens=1, do_sample=False, return_dict_in_generate=True, output_logits=True)
+    logits: list[torch.Tensor] = []
+    for pads in (0, 4):
+        ids, mask = (functional.pad(part, (pads, 0)) for part in (prompt, torch.ones_like(prompt)))
+        logits += loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=once).logits
+    alone, padded = (each.float() for each in logits)
+    return torch.allclose(alone, padded, rtol=1e-2, atol=1e-2)
 
 
 def _check_logits(dtype: torch.dtype, head: torch.nn.Module, inputs: object, logits: torch.Tensor) -> None:

@@ -3,6 +3,10 @@
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+MODEL_ITEMS = ("model", "distilled")
+DATA_ITEMS = ("text", "reviews", "documents")
+"""The sections of `params.yaml` that are downloaded, each into a folder of its name."""
+
 DATA = Path("data")
 MODEL = DATA / "model"
 DISTILLED = DATA / "distilled"

@@ -47,7 +47,8 @@ def features(loaded: Loaded, tokens: Sequence[Sequence[int]], batch_size: int) -
     """The frozen body's features. Shape: (texts, hidden). Raises UserError if they are not finite."""
     found = np.empty((len(tokens), loaded.width), dtype=np.float32)
     with tqdm(total=len(tokens), unit="text", desc="features") as progress:
-        for batch in by_length([len(sequence) for sequence in tokens], batch_size):
+        lengths = [len(sequence) for sequence in tokens]
+        for batch in by_length(lengths, 1 if loaded.lengths_matter else batch_size):
             states = last_states(loaded, [tokens[index] for index in batch]).float().cpu()
             check_finite(states, "the features of a review", loaded.runs_on.dtype)
             found[batch] = states.numpy()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from stages.lib.inference.loading import Loaded
+from stages.lib.inference.loading import Loaded, replaced_forward
 
 _Others: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 """A block's arguments but for the hidden states: positional and named."""
@@ -41,7 +41,7 @@ def through_blocks(loaded: Loaded, windows: Sequence[torch.Tensor]) -> Iterator[
 
 def _run(block: nn.Module, states: Sequence[torch.Tensor], others: Sequence[_Others]) -> list[torch.Tensor]:
     outputs = (block(each, *more, **named) for each, (more, named) in zip(states, others, strict=True))
-    return [output[0] if isinstance(output, tuple) else output for output in outputs]
+    return [output[0] if isinstance(output, tuple | list) else output for output in outputs]
 
 
 def _arguments(loaded: Loaded, window: torch.Tensor) -> tuple[torch.Tensor, list[_Others]]:
@@ -77,7 +77,7 @@ def _form_of(block: nn.Module) -> Iterator[list[int]]:
     form: list[int] = []
 
     def see(block: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        form[:] = [len(output) - 1] if isinstance(output, tuple) else []
+        form[:] = [len(output) - 1] if isinstance(output, tuple | list) else []
 
     with block.register_forward_hook(see):
         yield form
@@ -91,13 +91,8 @@ def _skipped(blocks: Sequence[nn.Module], form: Sequence[int]) -> Iterator[None]
         states, _ = _split(arguments, named)
         return (states, *[None] * form[0]) if form else states
 
-    for block in blocks:
-        block.forward = pass_on
-    try:
+    with replaced_forward(blocks, pass_on):
         yield
-    finally:
-        for block in blocks:
-            del block.forward
 
 
 class BlockInputs:
@@ -107,9 +102,10 @@ class BlockInputs:
     skip them.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module]) -> None:
-        self._blocks = blocks
-        self._kept: list[list[torch.Tensor]] = [[] for _ in blocks]
+    def __init__(self, loaded: Loaded) -> None:
+        self._blocks = loaded.blocks
+        self._shares_keys = bool(getattr(loaded.model.config, "num_kv_shared_layers", 0))
+        self._kept: list[list[torch.Tensor]] = [[] for _ in self._blocks]
         self._form: list[int] = []
 
     @contextmanager
@@ -125,6 +121,9 @@ class BlockInputs:
     @contextmanager
     def resumed(self, first: int) -> Iterator[None]:
         """Start each pass at block `first`, with the recorded batches in their order."""
+        if self._shares_keys:  # with blocks before, which have to compute them
+            yield
+            return
         batches = iter(self._kept[first])
 
         def give(block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:

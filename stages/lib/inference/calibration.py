@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stages.lib.files.errors import UserError
 from stages.lib.files.places import TEXT
 from stages.lib.files.rows import SEPARATOR, unscored_documents
-from stages.lib.inference.tokenizing import first_tokens
+from stages.lib.inference.tokenizing import first_tokens, room_for_text
 from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -67,5 +67,6 @@ def calibration_windows(loaded: "Loaded", documents: Sequence[str], tokens: int,
         )
     text = torch.tensor([ids], device=loaded.device)
     first = torch.tensor([first_tokens(loaded.tokenizer)], dtype=text.dtype, device=loaded.device)
-    parts = torch.split(text, min(WINDOW, loaded.context_length) - first.shape[1], dim=1)
+    room = room_for_text(min(WINDOW, loaded.context_length), first.shape[1], "the model's context")
+    parts = torch.split(text, room, dim=1)
     return [torch.cat([first, part], dim=1) for part in parts]

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from stages.lib.weights.module_tree import is_known_experts
+
 See = Callable[[str, int, torch.Tensor], None]
 """Takes the name of a parameter, the number of the expert (0 in a linear layer), and inputs (tokens, inputs)."""
 
@@ -16,7 +18,7 @@ def inputs_seen(layer: nn.Module, see: See) -> AbstractContextManager[Any]:
     """Pass the inputs of a layer's matrices to `see` whenever the layer runs."""
 
     def before(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-        if hasattr(module, "is_transposed"):
+        if is_known_experts(module):
             for parameter, expert, inputs in _expert_inputs(module, *arguments):
                 see(parameter, expert, inputs)
         else:

@@ -10,7 +10,6 @@ them there. They take up room in the window and are never scored; the text's tok
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.files.rows import SEPARATOR
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.device import check_finite
-from stages.lib.inference.loading import Loaded
+from stages.lib.inference.loading import Loaded, replaced_forward
 from stages.lib.inference.tokenizing import first_tokens, room_for_text
 
 if TYPE_CHECKING:
@@ -123,9 +122,10 @@ def negative_log_likelihoods(
         raise UserError(
             f"perplexity.context is {context}, the model takes {loaded.context_length} tokens; lower it in params.yaml"
         )
-    if count < room_for_text(context, len(text.first), "perplexity.context"):
+    room = room_for_text(context, len(text.first), "perplexity.context")
+    if count < room:
         raise UserError(
-            f"the scored text has {count} tokens, fewer than a window of {context}; "
+            f"the scored text has {count} tokens, and a window of {context} takes {room}; "
             "give a longer text, or lower perplexity.context in params.yaml"
         )
     plan = list(text.windows(settings))
@@ -152,7 +152,8 @@ def losses_within(loaded: Loaded, sequences: Sequence[Tokens], firsts: Sequence[
     found: list[Losses] = [np.empty(0)] * len(sequences)
     scored = [len(sequence) - first for sequence, first in zip(sequences, firsts, strict=True)]
     with tqdm(total=sum(scored), unit="tok", desc="perplexity") as progress:
-        for batch in by_length([len(sequence) for sequence in sequences], batch_size):
+        lengths = [len(sequence) for sequence in sequences]
+        for batch in by_length(lengths, 1 if loaded.lengths_matter else batch_size):
             # The state before a token predicts it, so the last one is not read.
             inputs, _ = pad([sequences[index][:-1] for index in batch], 0, "right")
             output = loaded.body(input_ids=inputs.to(loaded.device), use_cache=False)
@@ -176,7 +177,7 @@ def _cross_entropies(loaded: Loaded, output: ModelOutput, states: torch.Tensor, 
     """
     step = max(1, LOGITS_AT_ONCE // loaded.model.get_output_embeddings().weight.shape[0])
     losses = []
-    with _in_place_of(loaded.body, output):
+    with replaced_forward([loaded.body], lambda *arguments, **named: output):
         for some, tokens in zip(torch.split(states, step), torch.split(wanted, step), strict=True):
             output.last_hidden_state = some[None]
             logits = loaded.model(input_ids=tokens[None], use_cache=False).logits[0].float()
@@ -184,13 +185,3 @@ def _cross_entropies(loaded: Loaded, output: ModelOutput, states: torch.Tensor, 
             losses.append(logits.logsumexp(dim=1) - logits.gather(1, tokens[:, None]).squeeze(1))
     found: Losses = torch.cat(losses).cpu().double().numpy()
     return found
-
-
-@contextmanager
-def _in_place_of(body: torch.nn.Module, output: ModelOutput) -> Iterator[None]:
-    """Let a body give an output without computing it."""
-    body.forward = lambda *arguments, **named: output
-    try:
-        yield
-    finally:
-        del body.forward

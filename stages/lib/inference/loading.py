@@ -1,9 +1,11 @@
 """Loads models that run: a base checkpoint with a recipe applied, and its tokenizer."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -20,6 +22,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from stages.lib.files.errors import UserError, out_of_memory
 from stages.lib.inference.device import Device
+from stages.lib.inference.tokenizing import first_tokens
 from stages.lib.recipes.kind import Materialized, first_names
 from stages.lib.recipes.original import Original
 from stages.lib.recipes.recipe import apply
@@ -47,11 +50,17 @@ class Loaded:
         """By name in the checkpoint, each weight, in the memory of the model's parameter and without a gradient."""
         return {name: stored.weight for name, stored in stored_weights(self.model).items()}
 
+    @cached_property
+    def first_target(self) -> int:
+        """The position of the first token in a window that is predicted: one of the text, with a token before it."""
+        return max(1, len(first_tokens(self.tokenizer)))
+
     @property
     def body(self) -> torch.nn.Module:
         """The model without its language-model head."""
-        decoder: torch.nn.Module = self.model.get_decoder()
-        return cast(torch.nn.Module, self.model.base_model) if decoder is self.model else decoder
+        around_blocks = self.model.get_submodule(self.structure.block_list.rpartition(".")[0])
+        takes_tokens = "input_ids" in signature(around_blocks.forward).parameters
+        return around_blocks if takes_tokens else cast(torch.nn.Module, self.model.base_model)
 
     @property
     def blocks(self) -> list[torch.nn.Module]:
@@ -62,10 +71,19 @@ class Loaded:
     def device(self) -> torch.device:
         return self.runs_on.device
 
-    @property
+    @cached_property
     def width(self) -> int:
-        """The number of features that the body gives per token."""
-        return int(self.model.get_output_embeddings().weight.shape[1])
+        """The number of features that the body gives per token, which may be less than its blocks give."""
+        with torch.inference_mode():
+            states = self.body(input_ids=torch.zeros((1, 1), dtype=torch.long, device=self.device), use_cache=False)
+        return int(states.last_hidden_state.shape[-1])
+
+    @property
+    def lengths_matter(self) -> bool:
+        """Whether a sequence is computed differently in a batch with longer ones: rotary positions by length."""
+        ropes = getattr(self.model.config, "rope_parameters", None) or {}
+        kinds = {rope.get("rope_type") for rope in (ropes, *ropes.values()) if isinstance(rope, dict)}
+        return bool(kinds & {"longrope", "dynamic"})
 
     @property
     def context_length(self) -> int:
@@ -109,6 +127,30 @@ def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loade
     model.get_input_embeddings().register_forward_pre_hook(_check_tokens)
     masks = {name: mask.to(device.device) for name, mask in made.masks.items()} if keep_masks else {}
     return Loaded(model, tokenizer, made.checkpoint, made.structure, device, masks)
+
+
+@contextmanager
+def replaced_forward(modules: Iterable[torch.nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
+    """Let modules compute something else during the `with` block."""
+    modules = list(modules)
+    for module in modules:
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward
+
+
+@torch.inference_mode()
+def check_causal(loaded: Loaded) -> None:
+    """Raise UserError if a token changes the state of the one before it: such a model has no perplexity."""
+    pairs = torch.tensor([[1, 2], [1, 3]], device=loaded.device)
+    first, second = loaded.body(input_ids=pairs, use_cache=False).last_hidden_state[:, 0].float()
+    if not torch.allclose(first, second, rtol=1e-2, atol=1e-2):
+        raise UserError(
+            f"{loaded.structure.model_type} reads text in both directions; a decoder such as GPT-2 or Llama is needed"
+        )
 
 
 def context_length(config: PreTrainedConfig) -> int:

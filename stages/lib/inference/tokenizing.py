@@ -22,11 +22,6 @@ def first_tokens(tokenizer: Any) -> list[int]:
     return [token for token, _ in takewhile(lambda pair: pair[1], pairs)]
 
 
-def first_target(tokenizer: Any) -> int:
-    """The position of the first token in a window that is predicted: one of the text, with a token before it."""
-    return max(1, len(first_tokens(tokenizer)))
-
-
 def room_for_text(window: int, first: int, setting: str) -> int:
     """How many of a window's tokens are the text's, behind `first` special tokens. Raises UserError if none are."""
     if window <= first:

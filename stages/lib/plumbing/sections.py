@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
@@ -11,16 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from stages.lib.files.errors import ParamsError
 from stages.lib.files.writing import new_file
-from stages.lib.plumbing.items import Distilled, Documents, Model, Reviews, Text
-from stages.lib.plumbing.params import PARAMS, parse_params, read_params
-
-SECTIONS: dict[str, Any] = {
-    "model": Model,
-    "distilled": Distilled,
-    "text": Text,
-    "reviews": Reviews,
-    "documents": Documents,
-}
+from stages.lib.plumbing.params import PARAMS, Params, parse_params, read_params
 
 
 def section_as_yaml(name: str, content: Mapping[str, Any]) -> str:
@@ -31,7 +22,7 @@ def section_as_yaml(name: str, content: Mapping[str, Any]) -> str:
     yaml.dump({name: dict(content)}, stream)
     read_back = YAML(typ="safe", pure=True).load(stream.getvalue())[name]
     try:
-        TypeAdapter(SECTIONS[name]).validate_python(read_back)
+        TypeAdapter(get_type_hints(Params, include_extras=True)[name]).validate_python(read_back)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         keys = [name, *map(str, first["loc"][1:])]  # the first is pydantic's tag of the union

@@ -64,17 +64,22 @@ def input_statistics(
         for layer in dict.fromkeys(matrix.layer for matrix in matrices):
             hooks.enter_context(inputs_seen(loaded.model.get_submodule(layer), partial(add, layer)))
         run()
+    seen = {layer for layer, _, _ in found}
     by_name: dict[str, list[torch.Tensor]] = {}
     for matrix in matrices:
-        inputs = matrix.shape[matrix.input_axis]
-        alone = statistic(torch.eye(inputs, device=loaded.device)) if matrix.of_experts else None
-        sums = [found.get((matrix.layer, matrix.parameter, expert), alone) for expert in matrix.experts]
+        sums = [found.get((matrix.layer, matrix.parameter, expert)) for expert in matrix.experts]
+        if matrix.of_experts and matrix.layer in seen and None in sums:
+            alone = statistic(torch.eye(matrix.shape[matrix.input_axis], device=loaded.device))
+            sums = [alone if each is None else each for each in sums]
         by_name[matrix.name] = [_gathered(each, matrix, loaded.runs_on.dtype) for each in sums]
     return by_name
 
 
 def _gathered(sums: torch.Tensor | None, matrix: Matrix, dtype: torch.dtype) -> torch.Tensor:
     if sums is None:  # its weight is read past the layer
-        raise UserError(f"the inputs of {matrix.name} cannot be gathered; set prune.method to magnitude or random")
+        raise UserError(
+            f"the inputs of {matrix.name} cannot be gathered; "
+            "set prune.method to magnitude or random, and prune.budget to uniform"
+        )
     check_finite(sums, f"the sums over the inputs of {matrix.name}", dtype)
     return sums

@@ -10,7 +10,6 @@ from tqdm import tqdm
 from stages.lib.inference.blockwise import BlockInputs, through_blocks
 from stages.lib.inference.likelihood import losses_within
 from stages.lib.inference.loading import Loaded
-from stages.lib.inference.tokenizing import first_target
 from stages.lib.pruning.calibrated import input_statistics
 from stages.lib.pruning.selection import select
 from stages.lib.pruning.wanda import input_squares, wanda_scores
@@ -46,7 +45,7 @@ def block_sensitivities(loaded: Loaded, windows: Sequence[torch.Tensor], sparsit
 
     The increase differs between blocks by orders of magnitude, hence the logarithm.
     """
-    inputs = BlockInputs(loaded.blocks)
+    inputs = BlockInputs(loaded)
     with inputs.recorded():
         dense = _loss(loaded, windows)
     found = []
@@ -61,7 +60,7 @@ def block_sensitivities(loaded: Loaded, windows: Sequence[torch.Tensor], sparsit
 
 def _loss(loaded: Loaded, windows: Sequence[torch.Tensor]) -> float:
     """The mean negative log-likelihood of the text's tokens that have one before them in their window, in nats."""
-    first = first_target(loaded.tokenizer)
+    first = loaded.first_target
     sequences = [window[0].cpu().numpy() for window in windows if window.shape[1] > first]  # the last may be shorter
     return float(np.concatenate(losses_within(loaded, sequences, [first] * len(sequences), 1)).mean())
 

@@ -10,7 +10,9 @@ from stages.lib.files.errors import UserError
 from stages.lib.recipes.kind import Digest, Materialized, OverBase
 from stages.lib.weights.structure import Structure
 
-DIFFERENT = "The blocks of this model differ, and one that is kept does not fit in its new place."
+DIFFERENT = "Its blocks differ, and one that is kept does not fit in its new place."
+_BY_NUMBER = ("diffllama", "minicpm3")
+"""Types of models whose blocks compute with their number, or with the number of all blocks."""
 
 
 class KeptBlocks(OverBase):
@@ -61,3 +63,25 @@ def names_of_kept(whole: Structure, part: Structure, blocks: Sequence[int]) -> d
         names |= zip(whole.blocks[old], new, strict=False)  # of different lengths if they differ
     fits = {new: whole.tensors[old] for old, new in names.items()} == part.tensors
     return names if fits else None
+
+
+def without_others(config: dict[str, Any], whole: Structure, blocks: Sequence[int]) -> str:
+    """Why a model cannot be left with some of its blocks only, in a sentence; empty if it can."""
+    if config.get("scale_attn_by_inverse_layer_idx") or whole.model_type in _BY_NUMBER:
+        return "Its blocks compute with their number, which changes if others are removed."
+    for key in ("layer_types", "layers_block_type"):
+        kinds = config.get(key) or []
+        kept = [kinds[block] for block in blocks] if len(kinds) == whole.depth else kinds
+        if any(map(_attends, kinds)) and not any(map(_attends, kept)):
+            return "No block that is kept attends, and transformers generates nothing without one that does."
+    from stages.lib.weights.module_tree import structure_of
+
+    try:
+        part = structure_of(config_of_kept(config, whole, blocks), "")
+    except UserError:
+        return DIFFERENT
+    return "" if names_of_kept(whole, part, blocks) is not None else DIFFERENT
+
+
+def _attends(kind: str) -> bool:
+    return kind in ("attention", "hybrid") or (kind.endswith("_attention") and kind != "linear_attention")

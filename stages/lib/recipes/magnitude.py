@@ -8,7 +8,6 @@ from typing import Annotated, Literal, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from stages.lib.files.errors import UserError
 from stages.lib.recipes.kind import Digest
 from stages.lib.recipes.masks import Mask, MaskDigest, Pruned
 from stages.lib.weights.checkpoint import Checkpoint
@@ -59,14 +58,10 @@ class MagnitudePruned(Pruned):
 
 
 def weights_in(part: Part, checkpoint: Checkpoint) -> list[str]:
-    """The names of the tensors that a part's masks are chosen from. Raises UserError if there are none."""
+    """The names of the tensors that a part's masks are chosen from. The head has to be tied for its part."""
     if part == "blocks":
         return checkpoint.structure.prunable
-    if not checkpoint.structure.tied:
-        raise UserError(
-            f"{checkpoint.folder}: its head is not tied to the token embedding; "
-            "remove pruned-tied-head from compare.variants in params.yaml"
-        )
+    assert checkpoint.structure.tied, "the head is the embedding"
     return [checkpoint.structure.embedding]
 
 

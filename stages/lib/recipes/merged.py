@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from stages.lib.files.errors import UserError
 from stages.lib.recipes.kind import Digest, Materialized, OverBase
-from stages.lib.weights.structure import FeedForward, NeuronTensor, Structure
+from stages.lib.weights.structure import NeuronTensor, Structure
 
 if TYPE_CHECKING:
     import torch
@@ -62,16 +62,6 @@ def block_groups(depth: int, n: int) -> list[range]:
     return [range(start, min(start + n, depth)) for start in range(0, depth, n)]
 
 
-def feed_forwards_of(structure: Structure) -> tuple[FeedForward, ...]:
-    """The feed-forward of each block. Raises UserError if they are of no shape that can be merged."""
-    if structure.unmerged:
-        raise UserError(
-            f"{structure.model_type}: {structure.unmerged}, so its feed-forwards cannot be merged; "
-            "remove merged_* from compare.variants in params.yaml"
-        )
-    return structure.feed_forwards
-
-
 def merge(
     weights: "dict[str, torch.Tensor]", structure: Structure, n: int, anchor_only: bool, permutations: Permutations
 ) -> str:
@@ -83,11 +73,10 @@ def merge(
     import torch
 
     digest = hashlib.sha256()
-    feed_forwards = feed_forwards_of(structure)
     for group in block_groups(structure.depth, n):
         if len(group) == 1:
             continue
-        for tensors in zip(*(feed_forwards[block].tensors for block in group), strict=True):
+        for tensors in zip(*(structure.feed_forwards[block].tensors for block in group), strict=True):
             names = [tensor.name for tensor in tensors]
             total = torch.zeros(weights[names[0]].shape, dtype=torch.float64)
             for tensor, block in zip(tensors, group, strict=True):

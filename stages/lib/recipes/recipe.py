@@ -9,9 +9,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from stages.lib.files.errors import UserError
 from stages.lib.files.places import LOSSES
 from stages.lib.files.writing import write_json
-from stages.lib.recipes.absent import Absent
 from stages.lib.recipes.changed import Changed, Unchanged, write_changes
 from stages.lib.recipes.kind import Kind, Materialized, first_names
+from stages.lib.recipes.left_out import LeftOut
 from stages.lib.recipes.original import Original
 from stages.lib.weights.checkpoint import Checkpoint
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RECIPE = "recipe.json"
 
-Recipe: TypeAlias = Original | Unchanged | Changed | Absent
+Recipe: TypeAlias = Original | Unchanged | Changed | LeftOut
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
 

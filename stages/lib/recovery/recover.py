@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from stages.lib.files.places import LOSSES, MODEL, STATES, TEXT, recipe_folder, written_recipe
 from stages.lib.files.writing import new_folder
-from stages.lib.recipes.absent import Absent
+from stages.lib.recipes.left_out import LeftOut
 from stages.lib.recipes.recipe import read_recipe
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def recover_model(model: str, params: "Params") -> None:
     log: Log = []
     with new_folder(recipe_folder(model)) as folder:
         shutil.copytree(written_recipe(model), folder, dirs_exist_ok=True)
-        if params.recover.steps and not isinstance(read_recipe(folder), Absent):
+        if params.recover.steps and not isinstance(read_recipe(folder), LeftOut):
             log = recover(model, params, folder)
         rows = [f"{row['step']:.0f},{row['loss']:.6g},{row['learning_rate']:.6g}\n" for row in log]
         (folder / LOSSES).write_text("".join(["step,loss,learning_rate\n", *rows]), encoding="utf-8")

@@ -23,7 +23,7 @@ from stages.lib.files.sampling import shuffled
 from stages.lib.inference.calibration import beginning_of
 from stages.lib.inference.device import check_before_steps
 from stages.lib.inference.loading import Loaded
-from stages.lib.inference.tokenizing import first_target, first_tokens, room_for_text
+from stages.lib.inference.tokenizing import first_tokens, room_for_text
 from stages.lib.recovery.schedule import learning_rate, window_tokens, windows_per_step
 from stages.lib.recovery.states import Log, load_state, newest_state, save_state
 
@@ -104,7 +104,7 @@ def _step(
 
 def _loss(student: Loaded, teacher: Loaded | None, tokens: torch.Tensor) -> torch.Tensor:
     """The mean loss over the text's predicted tokens. Shape of `tokens`: (1, tokens)."""
-    first = first_target(student.tokenizer)  # special tokens before it are read, but there is nothing to learn of them
+    first = student.first_target  # special tokens before it are read, but there is nothing to learn of them
     predicted = _log_probabilities(student, tokens, first)
     if teacher is None:
         return functional.nll_loss(predicted.flatten(end_dim=1), tokens[:, first:].flatten())

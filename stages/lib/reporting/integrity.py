@@ -20,7 +20,7 @@ from tqdm import tqdm
 from stages.lib.files.errors import UserError
 from stages.lib.files.places import MODEL
 from stages.lib.pruning.budgets import pruned_count
-from stages.lib.recipes.absent import Absent
+from stages.lib.recipes.left_out import LeftOut
 from stages.lib.recipes.masks import Pruned
 from stages.lib.recipes.recipe import read_recipe
 from stages.lib.weights.checkpoint import Checkpoint
@@ -110,7 +110,7 @@ def check_models(folders: Mapping[Path, Path | None]) -> Iterator[Finding]:
     checkpoint = Checkpoint(MODEL)  # hashed once for all
     for folder, metrics in tqdm(folders.items(), unit="model", desc="models"):
         try:
-            if isinstance(read_recipe(folder), Absent):
+            if isinstance(read_recipe(folder), LeftOut):
                 continue
             size = size_of(materialize(checkpoint, folder), folder)
             measured = json.loads(metrics.read_text(encoding="utf-8")) if metrics else size

@@ -63,23 +63,22 @@ def read_tables(variants: Sequence[str]) -> Tables:
 
     Raises UserError if they cannot be read.
     """
-    absent = _absent(variants)
-    models = ("original", "pruned", *(variant for variant in variants if variant not in absent))
-    return {
-        model: {measure: read_table(predictions_path(measure, model)) for measure in ITEM_MEASURES} for model in models
+    tables = {
+        model: {measure: read_table(predictions_path(measure, model)) for measure in ITEM_MEASURES}
+        for model in ("original", "pruned", *variants)
     }
-
-
-def _absent(variants: Sequence[str]) -> dict[str, str]:
-    """By name, why a variant does not exist."""
-    reasons = {variant: why_absent(read_table(predictions_path("size", variant))) for variant in variants}
-    return {variant: reason for variant, reason in reasons.items() if reason}
+    return {model: found for model, found in tables.items() if not why_absent(found["perplexity"])}
 
 
 def read_results(params: "Params", tables: Tables) -> Results:
     """Everything that was measured, with all models compared. Raises UserError if anything is missing or damaged."""
     resampling = params.statistics.resamples, params.seed
     sizes = {model: read_table(predictions_path("size", model)).iloc[0] for model in tables}
+    left_out = {
+        variant: str(why_absent(read_table(predictions_path("size", variant))))
+        for variant in params.compare.variants
+        if variant not in tables
+    }
     unrecovered = {
         model: estimates(UNRECOVERED, [rows], *resampling)[0]
         for model, found in tables.items()
@@ -92,8 +91,7 @@ def read_results(params: "Params", tables: Tables) -> Results:
         unrecovered=unrecovered,
         frontier=read_frontier(FRONTIER, params.frontier, *resampling),
         sensitivity=sensitivity_tables(read_table(SENSITIVITY), *resampling),
-        absent=_absent(params.compare.variants)
-        | ({"distilled": distilled.reason} if distilled.source == "none" else {}),
+        absent=left_out | ({"distilled": distilled.reason} if distilled.source == "none" else {}),
         sparsity=float(sizes["pruned"]["pruned_weights"] / sizes["pruned"]["prunable_weights"]),
         vocabulary=int(read_config(MODEL)["vocab_size"]),
     )

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
-from stages.lib.recipes.merged import Permutation, feed_forwards_of
+from stages.lib.recipes.merged import Permutation
 
 Activations = npt.NDArray[np.float32]
 """Of the neurons of one block and one kind of pre-activation. Shape: (neurons, tokens)."""
@@ -28,7 +28,7 @@ Activations = npt.NDArray[np.float32]
 def pre_activations(loaded: Loaded, windows: Sequence[torch.Tensor]) -> list[list[Activations]]:
     """By block, the outputs of the layers that tell neurons apart.
 
-    Raises UserError if there are none that can be merged, or one is not finite.
+    Raises UserError if one is not finite.
     """
     tokens = sum(window.shape[1] for window in windows)
     found: list[list[Activations]] = []
@@ -41,7 +41,7 @@ def pre_activations(loaded: Loaded, windows: Sequence[torch.Tensor]) -> list[lis
             into[:, start : start + part.shape[1]] = part
 
     with ExitStack() as hooks:
-        for feed_forward in feed_forwards_of(loaded.structure):
+        for feed_forward in loaded.structure.feed_forwards:
             found.append([])
             for name, parts in feed_forward.pre_activations:
                 kinds = [np.empty((feed_forward.neurons, tokens), dtype=np.float32) for _ in range(parts)]

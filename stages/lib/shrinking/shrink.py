@@ -8,15 +8,14 @@ from stages.lib.files.errors import ParamsError
 from stages.lib.files.places import DISTILLED, MODEL
 from stages.lib.inference.calibration import Calibration
 from stages.lib.pruning.selection import select
-from stages.lib.recipes.absent import Absent
-from stages.lib.recipes.kept_blocks import DIFFERENT, KeptBlocks, config_of_kept, names_of_kept
+from stages.lib.recipes.kept_blocks import KeptBlocks, without_others
+from stages.lib.recipes.left_out import LeftOut
 from stages.lib.recipes.magnitude import MagnitudePruned, weights_in
 from stages.lib.recipes.merged import block_groups
 from stages.lib.recipes.other_checkpoint import OtherCheckpoint
 from stages.lib.recipes.recipe import Recipe, write_recipe
 from stages.lib.shrinking.variants import Variant, parse_variant
 from stages.lib.weights.checkpoint import Checkpoint
-from stages.lib.weights.module_tree import structure_of
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
@@ -45,7 +44,7 @@ def write_variants(params: "Params", folder: Path) -> None:
     for variant in variants:
         (folder / variant.name).mkdir()
         if variant.name in absent:
-            recipe: Recipe = Absent(reason=absent[variant.name])
+            recipe: Recipe = LeftOut(reason=absent[variant.name])
         else:
             recipe = _recipe(variant, checkpoint, settings.tied_head_sparsity, merger, folder / variant.name)
         write_recipe(recipe, folder / variant.name)
@@ -60,9 +59,7 @@ def _impossible(variant: Variant, checkpoint: Checkpoint) -> str:
         return "Its head is not tied to the token embedding."
     if variant.method == "compressed":
         kept = _first_blocks(structure.depth, variant.n)
-        part = structure_of(config_of_kept(checkpoint.config, structure, kept), checkpoint.folder)
-        if names_of_kept(structure, part, kept) is None:
-            return DIFFERENT
+        return without_others(checkpoint.config, structure, kept)
     return ""
 
 

@@ -1,6 +1,6 @@
 """Which files of a data set are its splits, and which of their columns are read: told by names, or by the user.
 
-Nothing is guessed: where the names leave a choice, the error line lists the choices and the option that decides.
+A choice that names do not settle is not guessed: the error line lists the choices and the option that decides.
 """
 
 import csv

@@ -1,1 +1,1 @@
-"""Checkpoints at rest: model families, tensors on disk, and how a download is normalized."""
+"""Checkpoints at rest: their tensors on disk, their structure, and how a download is normalized."""

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import checked_sums
 from stages.lib.weights.config import read_config
-from stages.lib.weights.shards import Shard, Stored, open_shards
+from stages.lib.weights.shards import WEIGHT_DTYPES, Shard, Stored, open_shards
 from stages.lib.weights.structure import Structure
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class Checkpoint:
         """Of the weights."""
         self._holder: dict[str, Shard] = {name: shard for shard in shards for name in shard.tensors}
         for name, shard in self._holder.items():
-            if shard.tensors[name].dtype not in _DTYPES:
+            if shard.tensors[name].dtype not in WEIGHT_DTYPES:
                 raise UserError(
-                    f"{shard.path}: {name} is {shard.tensors[name].dtype}, and only {', '.join(_DTYPES)} can be "
+                    f"{shard.path}: {name} is {shard.tensors[name].dtype}, and only {', '.join(WEIGHT_DTYPES)} can be "
                     "pruned; save the model as float32 first"
                 )
 

@@ -1,6 +1,6 @@
 """Finds the neurons of each block's feed-forward, if that is of a known shape."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import nn
@@ -22,14 +22,14 @@ _LAYERS = (
 
 
 def feed_forwards_of(
-    model: PreTrainedModel, blocks: Sequence[str], names: Mapping[str, str]
+    model: PreTrainedModel, block_list: str, names: Mapping[str, str]
 ) -> tuple[tuple[FeedForward, ...], str]:
     """The feed-forward of each block, and an empty string; or none, and why they cannot be merged.
 
     `names` has each parameter's name in the checkpoint.
     """
     found: list[FeedForward] = []
-    for block in blocks:
+    for block in (f"{block_list}.{number}" for number in range(len(model.get_submodule(block_list)))):
         modules = dict(model.get_submodule(block).named_modules(prefix=block))
         if any(hasattr(module, "num_experts") for module in modules.values()):
             return (), f"{block} has experts"

@@ -10,10 +10,8 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from stages.lib.files.errors import UserError
 from stages.lib.weights.module_tree import config_of, structure_of
-from stages.lib.weights.shards import Shard, Stored, same_bytes
+from stages.lib.weights.shards import WEIGHT_DTYPES, Shard, Stored, same_bytes
 from stages.lib.weights.structure import Structure
-
-_WEIGHTS = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def _check_dtypes(tensors: Iterable[Placed], source: Path) -> None:
                 f"{source}: {tensor.name} is {dtype}, as in a quantized model; "
                 "give the model in float32, float16 or bfloat16"
             )
-        if dtype not in _WEIGHTS:
+        if dtype not in WEIGHT_DTYPES:
             raise UserError(f"{source}: {tensor.name} is {dtype}; save the model as float32, float16 or bfloat16")
 
 
@@ -115,14 +113,24 @@ def _check_complete(
         [*(each.name for each in unknown), *(placed[name].name for name in placed.keys() - structure.tensors)]
     )
     for name, shape in structure.tensors.items():
-        if name not in placed or placed[name].stored.shape != shape:
+        if name in placed and (there := placed[name].stored.shape) != shape:
+            raise UserError(f"{source}: {name} is {_by(there)}, config.json says {_by(shape)}; correct config.json")
+        if name not in placed:
             others = f", and holds {unexpected[0]}, which the model does not have" if unexpected else ""
             remedy = (
-                "correct config.json, or save the model anew by save_pretrained" if unexpected else "fetch it again"
+                "correct config.json, or save the model anew by save_pretrained"
+                if unexpected
+                else "set tie_word_embeddings to true in config.json if it is the token embedding"
+                if name == structure.head
+                else "fetch it again"
             )
-            raise UserError(f"{source}: lacks {name} in the shape that its config.json says{others}; {remedy}")
+            raise UserError(f"{source}: lacks {name}, which its config.json asks for{others}; {remedy}")
     if unexpected:
         raise UserError(
             f"{source}: holds {unexpected[0]}, which the model in its config.json does not have; "
             "correct config.json, or remove the tensor"
         )
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape)) or "a number"

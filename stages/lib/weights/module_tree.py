@@ -12,20 +12,32 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import __version__ as version
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.pytorch_utils import Conv1D
 
-from stages.lib.files.errors import UserError
+from stages.lib.files.errors import UserError, reason_of
 from stages.lib.weights.feed_forward import feed_forwards_of
-from stages.lib.weights.stored_names import Stored, stored_weights
+from stages.lib.weights.stored_names import StoredWeight, stored_weights
 from stages.lib.weights.structure import Matrix, Structure
 
 _NEEDED = "a decoder such as GPT-2, Llama, Qwen or Mixtral is needed"
-_ROUTERS = frozenset({"gate", "router"})
-"""Names of the layers that choose experts, where these are `Linear`."""
-_RECURRENT = frozenset({"dt_proj"})
-"""Names of the layers that make the step size of a state-space recurrence, as in Mamba."""
+_ROUTERS = frozenset({"gate", "router", "modality_router", "prediction_coefs", "correction_coefs"})
+"""Names of the layers that choose experts or mix predictions, where these are `Linear`."""
+_RECURRENT = frozenset({"dt_proj", "in_proj_ba", "in_proj_a", "in_proj_b", "a_proj", "b_proj"}) | {
+    *("fgate_preact", "igate_preact")
+}
+"""Names of the layers that make the step size, decay or gates of a recurrence, as in Mamba or gated delta networks."""
+
+_UNKNOWN = "neither a linear layer nor experts of a known layout, such as the state of a recurrence"
+_MOST_UNKNOWN = 0.05
+"""Of all weights, the share that may be in parameters of an unknown kind; experts have more."""
+_INVALID = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError, AssertionError),
+    *(RuntimeError, StrictDataclassError),
+)
+"""What transformers raises for configs that are not valid."""
 
 
 def structure_of(config: Mapping[str, Any], where: object) -> Structure:
@@ -40,18 +52,21 @@ def structure_of(config: Mapping[str, Any], where: object) -> Structure:
 def config_of(config: Mapping[str, Any], where: object) -> PreTrainedConfig:
     """The config object of a causal language model. Raises UserError as `structure_of` does."""
     kind = config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise UserError(f"{where}: model_type {kind!r} is not one that transformers {version} knows; {_NEEDED}")
     try:
         made: PreTrainedConfig = AutoConfig.for_model(**config)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{where}: config.json is of no valid model ({kind}: {reason}); correct it") from None
+    except _INVALID as error:
+        raise UserError(
+            f"{where}: config.json does not describe a valid model ({kind}: {reason_of(error)}); correct it"
+        ) from None
     if made.is_encoder_decoder:
         raise UserError(f"{where}: {kind} has an encoder and a decoder; {_NEEDED}")
     senses = any(re.search("vision|audio", part) for part in made.sub_configs)
     if senses or made.get_text_config(decoder=True) is not made:
         raise UserError(f"{where}: {kind} is more than a language model; give the model of its text part, saved alone")
     if type(made) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UserError(f"{where}: {kind} is no causal language model that transformers knows; {_NEEDED}")
+        raise UserError(f"{where}: {kind} is not a causal language model of transformers; {_NEEDED}")
     return made
 
 
@@ -61,32 +76,38 @@ def _structure(config: str, where: str) -> Structure:
     try:
         with torch.device("meta"):
             model: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(made)](made)
-    except (ValueError, KeyError, TypeError, AttributeError, ImportError, AssertionError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{where}: config.json is of no {made.model_type} ({reason}); correct it") from None
-    if any(getattr(module, "is_causal", True) is False for module in model.modules()):
+    except _INVALID as error:
+        raise UserError(
+            f"{where}: config.json does not describe a valid {made.model_type} ({reason_of(error)}); correct it"
+        ) from None
+    if any(getattr(module, name, True) is False for module in model.modules() for name in ("is_causal", "is_decoder")):
         raise UserError(f"{where}: {made.model_type} is an encoder, which reads text in both directions; {_NEEDED}")
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or embedding is None:
         raise UserError(f"{where}: {made.model_type} has no token embedding, or no head; {_NEEDED}")
-    return _described(model, _block_list(model, where))
+    try:
+        return _described(model, _block_list(model))
+    except ValueError as error:
+        raise UserError(
+            f"{where}: {error} ({made.model_type}), which is not supported; give a model of another architecture"
+        ) from None
 
 
-def _block_list(model: PreTrainedModel, where: str) -> str:
-    """The name of the largest list of modules, one for each block."""
+def _block_list(model: PreTrainedModel) -> str:
+    """The name of the largest list of modules, one for each block. Raises ValueError if blocks are no such list."""
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     size = {name: sum(weight.numel() for weight in module.parameters()) for name, module in lists.items()}
     largest = max(size, key=lambda name: size[name], default="")
     depth = model.config.num_hidden_layers
-    if not largest or len(lists[largest]) != depth:
-        raise UserError(
-            f"{where}: the {depth} blocks of {model.config.model_type} are not one list of modules, "
-            "which is not supported; give a model of another architecture"
-        )
+    others = [name for name, module in lists.items() if len(module) == depth and not name.startswith(largest)]
+    beside = any(isinstance(layer, nn.Linear | Conv1D) for name in others for layer in lists[name].modules())
+    if not largest or len(lists[largest]) != depth or beside:
+        raise ValueError(f"its {depth} blocks are not one list of modules")
     return largest
 
 
 def _described(model: PreTrainedModel, block_list: str) -> Structure:
+    """The structure of a model. Raises ValueError for one that the pipeline cannot prune."""
     stored = stored_weights(model)
     own = model.state_dict()
     roles, left_out = _roles(model, block_list), _left_out(model, block_list)
@@ -99,9 +120,12 @@ def _described(model: PreTrainedModel, block_list: str) -> Structure:
             if each.parameter in roles:
                 matrices[number].append(_matrix(name, each, own[each.parameter], roles[each.parameter], number))
     if not any(matrices):
-        raise UserError(f"the blocks of {model.config.model_type} hold no linear layers; {_NEEDED}")
+        raise ValueError("its blocks hold no linear layers")
+    unknown = sum(weight.numel() for name, weight in own.items() if name not in roles and left_out[name] == _UNKNOWN)
+    if unknown > _MOST_UNKNOWN * sum(each.weight.numel() for each in stored.values()):
+        raise ValueError("its experts are in an unknown layout")
     names = {each.parameter: name for name, each in stored.items()}
-    feed_forwards, unmerged = feed_forwards_of(model, [f"{block_list}.{block}" for block in range(depth)], names)
+    feed_forwards, unmerged = feed_forwards_of(model, block_list, names)
     head = model.get_output_embeddings()
     return Structure(
         model_type=model.config.model_type,
@@ -128,7 +152,7 @@ def _block_of(parameter: str, block_list: str) -> int | None:
     return int(inside[1]) if inside else None
 
 
-def _matrix(name: str, stored: Stored, whole: torch.Tensor, input_axis: int, block: int) -> Matrix:
+def _matrix(name: str, stored: StoredWeight, whole: torch.Tensor, input_axis: int, block: int) -> Matrix:
     """A tensor of the checkpoint as a matrix; `input_axis` is that of the whole parameter."""
     weight = stored.weight
     layer, _, attribute = stored.parameter.rpartition(".")
@@ -179,7 +203,7 @@ def _left_out(model: PreTrainedModel, block_list: str) -> dict[str, str]:
                 reason = "head"
             elif _block_of(name, block_list) is None:
                 reason = "outside the blocks"
-            elif weight.ndim < 2:
+            elif weight.ndim < 2 or name.endswith("bias"):
                 reason = "norms, biases and other vectors"
             elif isinstance(module, nn.Conv1d):
                 reason = "convolution"
@@ -188,8 +212,8 @@ def _left_out(model: PreTrainedModel, block_list: str) -> dict[str, str]:
             elif _ROUTERS & set(layer.split(".")) or hasattr(module, "top_k"):
                 reason = "router"
             elif _RECURRENT & set(layer.split(".")):
-                reason = "step size of a recurrence"
+                reason = "gate of a recurrence"
             else:
-                reason = "neither a linear layer nor experts of a known layout, such as the state of a recurrence"
+                reason = _UNKNOWN
             reasons.setdefault(name, reason)
     return reasons

@@ -7,7 +7,6 @@ import copy
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from transformers import (
 )
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
-from stages.lib.files.errors import UserError, out_of_memory
+from stages.lib.files.errors import UserError, out_of_memory, reason_of
 from stages.lib.files.hashing import write_sums
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.config import read_config
@@ -50,13 +49,13 @@ def normalize_folder(source: Path, out: Path) -> None:
     """
     _check_files(source)
     config = read_config(source)
-    if {"quantization_config", "compression_config"} & config.keys():
+    if config.get("quantization_config") or config.get("compression_config"):
         raise UserError(f"{source}: is quantized; give the model in float32, float16 or bfloat16")
-    structure_of(config, source)
+    structure_of(config, source)  # a model of another kind is refused as that, whatever else it lacks
     tokenizer = _read_tokenizer(source)
     shards = open_shards(source, "fetch it again")
     config, structure, placed = identify_tensors(config, source, shards)
-    _check_vocabulary(tokenizer.get_vocab(), structure, source)
+    _check_vocabulary(tokenizer, structure, source)
     dtype = reduce(torch.promote_types, {_DTYPES[each.stored.dtype] for each in placed.values()})
     for shard in shards:
         _write_shard(shard, {name: each for name, each in placed.items() if each.shard is shard}, dtype, out)
@@ -93,8 +92,9 @@ def _read_tokenizer(source: Path) -> Any:
     except Exception as error:  # tokenizers raises no class of its own
         if out_of_memory(error):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(": ")
-        raise UserError(f"{source}: holds no tokenizer that can be read ({reason}); add tokenizer.json") from None
+        raise UserError(
+            f"{source}: holds no tokenizer that can be read ({reason_of(error)}); add tokenizer.json"
+        ) from None
     _check_offsets(tokenizer, source)
     # Without these files, some classes give a tokenizer that knows nothing but its special tokens.
     needed = set(tokenizer.vocab_files_names.values()) - {"tokenizer.json"} or {"tokenizer.model"}
@@ -111,8 +111,12 @@ def _check_offsets(tokenizer: Any, source: Path) -> None:
         )
 
 
-def _check_vocabulary(vocabulary: Mapping[str, int], structure: Structure, source: Path) -> None:
-    """Raise UserError if a token has no row in the embedding."""
+def _check_vocabulary(tokenizer: Any, structure: Structure, source: Path) -> None:
+    """Raise UserError if a token has no row in the embedding.
+
+    Added tokens may have none, as one for images in Gemma 3: text without them never gives them.
+    """
+    vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
     largest, rows = max(vocabulary.values(), default=-1), structure.tensors[structure.embedding][0]
     if largest >= rows:
         raise UserError(
@@ -172,9 +176,7 @@ def normalize_gguf(source: Path, out: Path) -> None:
     model.tie_weights()
     _check_offsets(tokenizer, source)
     model.save_pretrained(out, max_shard_size="1TB")
-    # Without added tokens: transformers adds some of its own, which text that has none of them never gives.
-    vocabulary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
-    _check_vocabulary(vocabulary, structure_of(read_config(out), source), source)
+    _check_vocabulary(tokenizer, structure_of(read_config(out), source), source)
     _finish(tokenizer, out)
 
 
@@ -190,12 +192,12 @@ def _read_gguf(source: Path) -> tuple[Any, PreTrainedModel]:
         except Exception as error:  # a damaged file fails anywhere in three libraries
             if out_of_memory(error):
                 raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0].replace(f"{folder}/", "")
+            reason = reason_of(error).replace(f"{folder}/", "")
             raise UserError(
-                f"{source.name}: not a GGUF file that transformers can read ({reason}); fetch it again, or give another"
+                f"{source}: not a GGUF file that transformers can read ({reason}); fetch it again, or give another"
             ) from None
     if absent := sorted(map(str, info["missing_keys"] | info["mismatched_keys"])):
-        raise UserError(f"{source.name}: lacks {absent[0]} of a {model.config.model_type}; give another file")
+        raise UserError(f"{source}: lacks {absent[0]} of a {model.config.model_type}; give another file")
     return tokenizer, model
 
 

@@ -16,6 +16,9 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 """Lists the files of weights where there are several."""
 
+WEIGHT_DTYPES = ("F32", "F16", "BF16")
+"""Of weights that can be pruned, as safetensors names them."""
+
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -50,7 +53,7 @@ class Shard:
         except SafetensorError as error:
             if out_of_memory(error):
                 raise
-            raise UserError(f"{path}: truncated or damaged ({error}); fetch it again") from None
+            raise UserError(f"{path}: truncated or damaged ({error}); {remedy}") from None
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length))

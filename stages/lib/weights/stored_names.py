@@ -13,8 +13,6 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from stages.lib.files.errors import UserError
-
 
 class _WithoutCopies(TorchFunctionMode):
     """Makes `contiguous` return the tensor itself, so that a part of a parameter stays a view of it."""
@@ -30,7 +28,7 @@ class _WithoutCopies(TorchFunctionMode):
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredWeight:
     """A weight as its checkpoint has it."""
 
     weight: torch.Tensor
@@ -39,10 +37,10 @@ class Stored:
     """The name of that parameter, or buffer, which may hold more than this weight."""
 
 
-def stored_weights(model: PreTrainedModel) -> dict[str, Stored]:
+def stored_weights(model: PreTrainedModel) -> dict[str, StoredWeight]:
     """A model's weights by name in the checkpoint, in state-dict order; a tied head is left out.
 
-    Raises UserError if a tensor of the checkpoint is several parameters of the model.
+    Raises ValueError if a tensor of the checkpoint is several parameters of the model.
     """
     own: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
     for tied, source in getattr(model, "all_tied_weights_keys", {}).items():
@@ -52,14 +50,11 @@ def stored_weights(model: PreTrainedModel) -> dict[str, Stored]:
     with _WithoutCopies(), torch.no_grad():
         stored: dict[str, torch.Tensor] = revert_weight_conversion(model, own)
     names = {id(weight): name for name, weight in own.items()}
-    found: dict[str, Stored] = {}
+    found: dict[str, StoredWeight] = {}
     for name, weight in stored.items():
         parameter = names.get(id(weight)) or names.get(id(weight._base))
         if parameter is None:
-            raise UserError(
-                f"{name} of a {model.config.model_type} checkpoint joins several parameters of the model, "
-                "which is not supported; give a model of another architecture"
-            )
-        found[name] = Stored(weight, parameter)
+            raise ValueError(f"{name} in its files is several parameters of the model")
+        found[name] = StoredWeight(weight, parameter)
     order = {name: number for number, name in enumerate(own)}
     return dict(sorted(found.items(), key=lambda item: order[item[1].parameter]))

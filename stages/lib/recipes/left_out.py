@@ -8,10 +8,10 @@ from stages.lib.recipes.kind import Kind, Materialized
 from stages.lib.weights.checkpoint import Checkpoint
 
 
-class Absent(Kind):
+class LeftOut(Kind):
     """No model."""
 
-    kind: Literal["absent"] = "absent"
+    kind: Literal["left-out"] = "left-out"
     reason: str
     """A sentence for the report."""
 
