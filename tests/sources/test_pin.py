@@ -144,6 +144,23 @@ def test_shards_and_small_files_are_pinned_by_their_content(
     assert run_stage("download", "model") == Finished(0, "", "")
 
 
+def test_a_shard_of_another_name_is_one_line(
+    project: Path, pin: RunStage, hub: Hub, tiny_folders: dict[str, Path]
+) -> None:
+    folder = project / "sharded"
+    shutil.copytree(tiny_folders["llama"], folder, ignore=shutil.ignore_patterns("model.safetensors"))
+    AutoModelForCausalLM.from_pretrained(tiny_folders["llama"]).save_pretrained(folder, max_shard_size="9KB")
+    index = folder / "model.safetensors.index.json"
+    first = min(path.name for path in folder.glob("model-*.safetensors"))
+    (folder / first).rename(folder / "head.safetensors")
+    index.write_text(index.read_text().replace(first, "head.safetensors"))
+    hub.repositories["models/tiny/llama"] = folder
+    finished = pin("tiny/llama")
+    assert finished.status == 1
+    (line,) = finished.err.splitlines()
+    assert "tiny/llama: its weights are also in head.safetensors, a name that is not downloaded; save the model" in line
+
+
 def test_a_small_file_that_arrives_damaged_is_not_pinned(
     project: Path, pin: RunStage, hub: Hub, tiny_folders: dict[str, Path]
 ) -> None:

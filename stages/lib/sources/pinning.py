@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import DatasetInfo, HfApi, ModelInfo
 from huggingface_hub.errors import HFValidationError
 
-from stages.lib.files.errors import ParamsError, UserError
+from stages.lib.files.errors import ParamsError, UserError, reason_of
 from stages.lib.files.hashing import sha256
 from stages.lib.sources.data_files import (
     check_splits,
@@ -129,6 +129,7 @@ def _weights(listing: _Listing) -> list[str]:
     patterns = [pattern for pattern in MODEL_FILES if pattern.endswith(".safetensors")]
     weights = [name for name in names if "/" not in name and any(fnmatch(name, pattern) for pattern in patterns)]
     if weights:
+        _check_index(listing, weights)
         return weights
     gguf = [name for name in names if name.endswith(".gguf")]
     if gguf:
@@ -141,6 +142,23 @@ def _weights(listing: _Listing) -> list[str]:
         f"{listing.repo}: has no model.safetensors but {listed(others) or 'no weights at all'}; convert the model "
         "first (save_pretrained), and use source: local"
     )
+
+
+def _check_index(listing: _Listing, weights: Sequence[str]) -> None:
+    """Raise UserError if the index lists files that a download leaves out because of their names."""
+    index = "model.safetensors.index.json"
+    if "model.safetensors" in weights or index not in listing.sizes:
+        return
+    path = fetch_listed(listing.repo, "model", listing.revision, [index])[index]
+    try:
+        others = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()) - set(weights)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{listing.repo}: {index} is damaged ({reason_of(error)}); give another repository") from None
+    if others:
+        raise UserError(
+            f"{listing.repo}: its weights are also in {listed(sorted(others))}, a name that is not downloaded; save the "
+            "model anew (save_pretrained), and use source: local"
+        )
 
 
 def _files(item: str, listing: _Listing, choice: Choice) -> dict[str, list[str]]:
