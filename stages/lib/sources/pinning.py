@@ -156,8 +156,8 @@ def _check_index(listing: _Listing, weights: Sequence[str]) -> None:
         raise UserError(f"{listing.repo}: {index} is damaged ({reason_of(error)}); give another repository") from None
     if others:
         raise UserError(
-            f"{listing.repo}: its weights are also in {listed(sorted(others))}, a name that is not downloaded; save the "
-            "model anew (save_pretrained), and use source: local"
+            f"{listing.repo}: its weights are also in {listed(sorted(others))}, a name that is not downloaded; "
+            "save the model anew (save_pretrained), and use source: local"
         )
 
 
