@@ -311,7 +311,7 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
         set_config(model_type="bert"),
         "mine/model: bert is an encoder, which reads text in both directions",
     ),
-    "an unknown type": (set_config(model_type="lama"), "mine/model: config.json is of no valid model (lama: "),
+    "an unknown type": (set_config(model_type="lama"), "mine/model: model_type 'lama' is not one that transformers "),
     "no decoder": (set_config(model_type="t5"), "t5 has an encoder and a decoder; a decoder such as GPT-2"),
     "quantized": (set_config(quantization_config={"quant_method": "gptq"}), "is quantized; give the model in float32"),
     "packed weights": (
@@ -378,8 +378,14 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "float64": (in_dtype(torch.float64), "mine/model: model.embed_tokens.weight is F64; save the model as float32"),
     "float8": (in_dtype(torch.float8_e4m3fn), "model: model.embed_tokens.weight is F8_E4M3, as in a quantized"),
-    "a text for a number": (set_config(hidden_size="32"), "mine/model: config.json is of no valid model (llama"),
-    "heads that do not fit": (set_config(num_attention_heads=5), "mine/model: config.json is of no valid model (llama"),
+    "a text for a number": (
+        set_config(hidden_size="32"),
+        "mine/model: config.json does not describe a valid model (llama",
+    ),
+    "heads that do not fit": (
+        set_config(num_attention_heads=5),
+        "mine/model: config.json does not describe a valid model (llama",
+    ),
     "no tokenizer": (remove("tokenizer.json", "tokenizer_config.json"), "holds no tokenizer that can be read"),
     "no tokenizer, which makes an empty one": (
         a_gpt2_without_tokenizer,
@@ -399,7 +405,7 @@ BAD_MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "names of another version": (
         rename_tensor("model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.w3.weight"),
-        "lacks model.layers.0.mlp.up_proj.weight in the shape that its config.json says, and holds "
+        "lacks model.layers.0.mlp.up_proj.weight, which its config.json asks for, and holds "
         "model.layers.0.mlp.w3.weight, which the model does not have; correct config.json, or save the model anew",
     ),
     "a tokenizer of bytes": (
