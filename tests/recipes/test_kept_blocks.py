@@ -1,6 +1,7 @@
 """compressed_n: the model of the kept blocks, its config, its caches and its counts."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +16,16 @@ from transformers import (
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
-from stages.lib.recipes.kept_blocks import KeptBlocks
+from stages.lib.recipes.kept_blocks import KeptBlocks, without_others
 from stages.lib.recipes.recipe import materialize, write_recipe
 from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.module_tree import structure_of
 
 KEPT = [0, 2, 4]
+SIZES = {
+    **{"vocab_size": 320, "hidden_size": 32, "intermediate_size": 64},
+    **{"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2},
+}
 
 
 @pytest.fixture(params=["llama", "gpt2"])
@@ -93,12 +99,7 @@ def test_settings_of_each_block_are_those_of_the_kept_ones(
     kinds = ["full_attention", "sliding_attention", "full_attention", "sliding_attention"]
     torch.manual_seed(0)
     config = Qwen3Config(
-        vocab_size=320,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **SIZES,
         head_dim=8,
         layer_types=kinds,
         sliding_window=8,
@@ -124,12 +125,7 @@ def test_blocks_that_do_not_fit_in_their_new_place_are_one_line(
     """The config says by number that the second block has no experts: kept in first place, it would need some."""
     experts = {"num_experts": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
     config = Qwen2MoeConfig(
-        vocab_size=320,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **SIZES,
         mlp_only_layers=[1],
         **experts,
     )
@@ -138,3 +134,19 @@ def test_blocks_that_do_not_fit_in_their_new_place_are_one_line(
     recipe = keep(tmp_path / "base", [1, 2], tmp_path / "recipe")
     with pytest.raises(UserError, match="one that is kept does not fit in its new place"):
         materialize(Checkpoint(tmp_path / "base"), recipe)
+
+
+@pytest.mark.parametrize(
+    ("config", "blocks", "why"),
+    [
+        ({"model_type": "gpt2", "n_layer": 4, "scale_attn_by_inverse_layer_idx": True}, [0, 2], "compute with their"),
+        ({"model_type": "diffllama", **SIZES}, [0, 2], "compute with their number"),
+        ({"model_type": "lfm2", **SIZES, "layer_types": ["conv", "full_attention"] * 2}, [0, 2], "No block that is"),
+        ({"model_type": "lfm2", **SIZES, "layer_types": ["conv", "full_attention"] * 2}, [1, 3], ""),
+        ({"model_type": "gpt2", "n_layer": 4}, [0, 2], ""),
+    ],
+)
+def test_models_that_cannot_lose_blocks(config: dict[str, Any], blocks: list[int], why: str) -> None:
+    reason = without_others(config, structure_of(config, ""), blocks)
+    assert why in reason
+    assert bool(why) == bool(reason)

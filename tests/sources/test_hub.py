@@ -31,13 +31,6 @@ REVIEWS = {
 Download = Callable[..., Finished]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    hub = Hub({})
-    yield hub
-    hub.close()
-
-
 @pytest.fixture
 def hub(server: Hub, tmp_path: Path, tiny_folders: dict[str, Path]) -> Hub:
     """A hub without faults, with one model and one data set."""

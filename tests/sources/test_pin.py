@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,6 @@ from stages.lib.plumbing.sections import replace_section
 RunStage = Callable[..., Finished]
 OTHER = "f" * 40
 """Another commit than the hub's usual one."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    hub = Hub({})
-    yield hub
-    hub.close()
 
 
 @pytest.fixture
