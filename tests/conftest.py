@@ -30,6 +30,7 @@ import pytest
 import torch
 import warm_python
 from filelock import FileLock
+from loopback_hub import Hub
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -203,6 +204,14 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrained
         write_sums(folder)
         folders[family] = folder
     return folders
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Hub]:
+    """A small hub on the loopback, without repositories."""
+    hub = Hub({})
+    yield hub
+    hub.close()
 
 
 @pytest.fixture(params=list(TINY))
