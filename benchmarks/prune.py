@@ -69,7 +69,7 @@ def write_model(folder: Path, blocks: int) -> None:
 
 def ours(folder: Path, k: int) -> tuple[Cost, Cost]:
     """The cost of all masks, and of the recipe with its hashes."""
-    checkpoint, names = Checkpoint(folder), Checkpoint(folder).prunable
+    checkpoint, names = Checkpoint(folder), Checkpoint(folder).structure.prunable
     for name in checkpoint.names:
         for bits in checkpoint.magnitudes(name):
             bits.max()  # the pages are in memory now
@@ -79,7 +79,7 @@ def ours(folder: Path, k: int) -> tuple[Cost, Cost]:
             pass
 
     def make_recipe() -> None:
-        MagnitudePruned.at(checkpoint, "blocks", select(checkpoint, Checkpoint(folder).prunable, k))
+        MagnitudePruned.at(checkpoint, "blocks", select(checkpoint, Checkpoint(folder).structure.prunable, k))
 
     return measured(make_masks), measured(make_recipe)
 
@@ -93,7 +93,7 @@ class Layer(torch.nn.Module):
 def theirs(folder: Path, k: int, masks: Path) -> Cost:
     """The cost of making all masks; saves them."""
     weights = load_file(folder / WEIGHTS)
-    names = Checkpoint(folder).prunable
+    names = Checkpoint(folder).structure.prunable
     layers = [Layer(weights.pop(name).clone()) for name in names]
     weights.clear()
 
@@ -108,12 +108,12 @@ def theirs(folder: Path, k: int, masks: Path) -> Cost:
 def compare_masks(folder: Path, k: int, torch_masks: Path) -> dict[str, int]:
     """Where the two sides' masks differ: at ties of the threshold's magnitude, and elsewhere."""
     checkpoint = Checkpoint(folder)
-    recipe = MagnitudePruned.at(checkpoint, "blocks", select(checkpoint, Checkpoint(folder).prunable, k))
+    recipe = MagnitudePruned.at(checkpoint, "blocks", select(checkpoint, Checkpoint(folder).structure.prunable, k))
     threshold = Threshold(int(recipe.threshold_bits, 16), recipe.ties)
     bound = np.uint32(threshold.bits).view(np.float32)
     counts = {"pruned_here": 0, "pruned_by_torch": 0, "ties": 0, "differ_at_ties": 0, "differ_elsewhere": 0}
     with np.load(torch_masks) as masks:
-        for name, mask in magnitude_masks(checkpoint, Checkpoint(folder).prunable, threshold):
+        for name, mask in magnitude_masks(checkpoint, Checkpoint(folder).structure.prunable, threshold):
             peer = masks[name].ravel()
             tie = np.abs(checkpoint.raw(name)) == bound
             differ = mask.ravel() != peer
@@ -159,7 +159,7 @@ def main() -> None:
     with TemporaryDirectory() as name:
         folder, torch_masks = Path(name) / "model", Path(name) / "masks.npz"
         write_model(folder, arguments.blocks)
-        prunable = sum(Checkpoint(folder).size(weight) for weight in Checkpoint(folder).prunable)
+        prunable = sum(Checkpoint(folder).size(weight) for weight in Checkpoint(folder).structure.prunable)
         runs = []
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
             for _ in range(arguments.pairs):

@@ -58,7 +58,7 @@ def ours(params: Params, windows: Sequence[torch.Tensor], method: str, scope: st
     on_text = method_named(method).on_text
     assert on_text is not None
     started = time.monotonic()
-    for _ in calibrated_masks(loaded, windows, [half] * checkpoint.depth, on_text, scope):
+    for _ in calibrated_masks(loaded, windows, [half] * checkpoint.structure.depth, on_text, scope):
         pass
     return time.monotonic() - started, loaded
 
@@ -78,7 +78,9 @@ def side(seconds: float, loaded: Loaded, params: Params) -> Side:
     scores = score(loaded, read_rows(TEXT, "test")["text"].tolist(), params.perplexity)
     perplexity = figures_of("perplexity", scores, params.statistics.resamples, params.seed)["perplexity"]
     return Side(
-        seconds, perplexity, {name: loaded.model.get_parameter(name).data for name in loaded.checkpoint.prunable}
+        seconds,
+        perplexity,
+        {name: loaded.model.get_parameter(name).data for name in loaded.checkpoint.structure.prunable},
     )
 
 
