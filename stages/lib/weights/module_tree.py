@@ -123,7 +123,7 @@ def _described(model: PreTrainedModel, block_list: str) -> Structure:
         raise ValueError("its blocks hold no linear layers")
     unknown = sum(weight.numel() for name, weight in own.items() if name not in roles and left_out[name] == _UNKNOWN)
     if unknown > _MOST_UNKNOWN * sum(each.weight.numel() for each in stored.values()):
-        raise ValueError("its experts are in an unknown layout")
+        raise ValueError("many of its weights, such as experts, are in an unknown layout")
     names = {each.parameter: name for name, each in stored.items()}
     feed_forwards, unmerged = feed_forwards_of(model, block_list, names)
     head = model.get_output_embeddings()
