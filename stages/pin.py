@@ -92,7 +92,9 @@ if __name__ == "__main__":
     data.add_argument(
         "--config", help="one of several configurations: the folder, or the part of the name, of its files"
     )
-    data.add_argument("--files", metavar="train=PATTERN,test=PATTERN", help="the files, if their names do not tell")
+    data.add_argument(
+        "--files", metavar="train=PATTERN,test=PATTERN", help="the files, if their names do not show their splits"
+    )
     data.add_argument("--columns", metavar="text=NAME,…", help="the columns behind text, label and summary")
     data.add_argument("--classes", metavar="NAME,NAME", help="reviews: the names of the classes, in their order")
     data.add_argument("--format", choices=("table", "wikitext"), help="text: a row per document (table), or per line")

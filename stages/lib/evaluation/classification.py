@@ -12,7 +12,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import Features, features
 from stages.lib.inference.loading import Loaded
-from stages.lib.inference.tokenizing import first_tokens, room_for_text, tokenize_each
+from stages.lib.inference.tokenizing import room_for_text, tokenize_each
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Classify
@@ -77,7 +77,7 @@ def tokenize(loaded: Loaded, texts: Sequence[str], max_tokens: int) -> list[list
     Raises UserError if that leaves no room behind the special tokens that the tokenizer puts before a text.
     """
     limit = min(max_tokens, loaded.context_length)
-    room_for_text(limit, len(first_tokens(loaded.tokenizer)), "classify.max_tokens")
+    room_for_text(limit, len(loaded.first_tokens), "classify.max_tokens")
     return tokenize_each(loaded.tokenizer, texts, limit)
 
 

@@ -17,7 +17,7 @@ from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
-from stages.lib.inference.tokenizing import first_tokens, tokenize_each
+from stages.lib.inference.tokenizing import tokenize_each
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Summarize
@@ -67,7 +67,7 @@ def lead_sentence(document: str) -> str:
 def prompts(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> list[list[int]]:
     """Document and cue as tokens, documents truncated at the end. Raises UserError if no room is left for them."""
     cue = loaded.tokenizer(settings.cue, add_special_tokens=False)["input_ids"]
-    room, first = loaded.context_length - len(cue) - settings.max_new_tokens, len(first_tokens(loaded.tokenizer))
+    room, first = loaded.context_length - len(cue) - settings.max_new_tokens, len(loaded.first_tokens)
     if room <= first:
         special = "special tokens, " if first else ""
         raise UserError(
@@ -95,7 +95,7 @@ def summarize(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -
                 added = loaded.model.generate(input_ids=ids, attention_mask=mask)
             except ValueError as error:
                 raise UserError(
-                    f"{loaded.structure.model_type} cannot generate by these settings ({reason_of(error)}); "
+                    f"{loaded.structure.model_type} cannot generate with these settings ({reason_of(error)}); "
                     "set summarize.num_beams to 1 in params.yaml"
                 ) from None
             texts = loaded.tokenizer.batch_decode(added[:, ids.shape[1] :], skip_special_tokens=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stages.lib.files.errors import UserError
 from stages.lib.files.places import TEXT
 from stages.lib.files.rows import SEPARATOR, unscored_documents
-from stages.lib.inference.tokenizing import first_tokens, room_for_text
+from stages.lib.inference.tokenizing import room_for_text
 from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def calibration_windows(loaded: "Loaded", documents: Sequence[str], tokens: int,
             "params.yaml, or leave more of the text for training (test_share, or files under train)"
         )
     text = torch.tensor([ids], device=loaded.device)
-    first = torch.tensor([first_tokens(loaded.tokenizer)], dtype=text.dtype, device=loaded.device)
+    first = torch.tensor([loaded.first_tokens], dtype=text.dtype, device=loaded.device)
     room = room_for_text(min(WINDOW, loaded.context_length), first.shape[1], "the model's context")
     parts = torch.split(text, room, dim=1)
     return [torch.cat([first, part], dim=1) for part in parts]

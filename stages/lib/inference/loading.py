@@ -15,7 +15,6 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     GenerationConfig,
-    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import GENERATION_CONFIG_NAME
@@ -51,9 +50,14 @@ class Loaded:
         return {name: stored.weight for name, stored in stored_weights(self.model).items()}
 
     @cached_property
+    def first_tokens(self) -> list[int]:
+        """The special tokens that the tokenizer puts before a text."""
+        return first_tokens(self.tokenizer)
+
+    @property
     def first_target(self) -> int:
         """The position of the first token in a window that is predicted: one of the text, with a token before it."""
-        return max(1, len(first_tokens(self.tokenizer)))
+        return max(1, len(self.first_tokens))
 
     @property
     def body(self) -> torch.nn.Module:
@@ -87,8 +91,11 @@ class Loaded:
 
     @property
     def context_length(self) -> int:
-        """The largest number of tokens that the model takes."""
-        return context_length(self.model.config)
+        """The largest number of tokens that the model takes; no limit where positions are relative, as in BLOOM."""
+        for key in ("max_position_embeddings", "max_seq_len"):
+            if isinstance(length := getattr(self.model.config, key, None), int):
+                return length
+        return sys.maxsize
 
 
 def load_original(checkpoint: Checkpoint, device: Device) -> Loaded:
@@ -151,14 +158,6 @@ def check_causal(loaded: Loaded) -> None:
         raise UserError(
             f"{loaded.structure.model_type} reads text in both directions; a decoder such as GPT-2 or Llama is needed"
         )
-
-
-def context_length(config: PreTrainedConfig) -> int:
-    """The largest number of tokens that a model takes; no limit where positions are relative, as in BLOOM or Mamba."""
-    for key in ("max_position_embeddings", "max_seq_len"):
-        if isinstance(length := getattr(config, key, None), int):
-            return length
-    return sys.maxsize
 
 
 def _share(model: PreTrainedModel, first_name: Mapping[str, str]) -> None:

@@ -50,8 +50,8 @@ def input_statistics(
 ) -> dict[str, list[torch.Tensor]]:
     """By name, a statistic of the inputs of each single matrix, summed over all tokens that `run` passes through them.
 
-    An expert that no token is sent to counts as having had each of its inputs once, alone, so that its weights are
-    told apart by their magnitudes. Raises UserError if a layer's inputs are not seen, or a sum is not finite.
+    An expert that no token is sent to counts as having had each of its inputs once, alone, so its weights are ranked by
+    magnitude. Raises UserError if a layer's inputs are not seen, or a sum is not finite.
     """
     found: dict[tuple[str, str, int], torch.Tensor] = {}
 

@@ -23,7 +23,7 @@ from stages.lib.files.sampling import shuffled
 from stages.lib.inference.calibration import beginning_of
 from stages.lib.inference.device import check_before_steps
 from stages.lib.inference.loading import Loaded
-from stages.lib.inference.tokenizing import first_tokens, room_for_text
+from stages.lib.inference.tokenizing import room_for_text
 from stages.lib.recovery.schedule import learning_rate, window_tokens, windows_per_step
 from stages.lib.recovery.states import Log, load_state, newest_state, save_state
 
@@ -143,7 +143,7 @@ def training_windows(loaded: Loaded, documents: Sequence[str], settings: "Recove
             f"recover.tokens_per_step is {settings.tokens_per_step}, the model takes {loaded.context_length} tokens; "
             "lower it to that in params.yaml"
         )
-    first = first_tokens(loaded.tokenizer)
+    first = loaded.first_tokens
     room = room_for_text(length, len(first), "recover.tokens_per_step")
     needed = settings.steps * windows_per_step(settings)
     ids = beginning_of(loaded, shuffled(documents, seed), needed * room)

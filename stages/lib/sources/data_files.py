@@ -1,4 +1,4 @@
-"""Which files of a data set are its splits, and which of their columns are read: told by names, or by the user.
+"""Which files of a data set are its splits, and which of their columns are read, by their names or as the user says.
 
 A choice that names do not settle is not guessed: the error line lists the choices and the option that decides.
 """
@@ -193,6 +193,6 @@ def class_names_in(path: Path, column: str) -> list[str] | None:
     described = (parquet.read_schema(path).metadata or {}).get(b"huggingface", b"")
     try:
         names = json.loads(described)["info"]["features"][column]["names"]
-    except (ValueError, KeyError, TypeError):  # another writer's, or a column that is no ClassLabel
+    except (ValueError, KeyError, TypeError):  # another writer's, or a column that is not a ClassLabel
         return None
     return [str(name) for name in names]

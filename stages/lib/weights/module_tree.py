@@ -25,9 +25,9 @@ from stages.lib.weights.structure import Matrix, Structure
 _NEEDED = "a decoder such as GPT-2, Llama, Qwen or Mixtral is needed"
 _ROUTERS = frozenset({"gate", "router", "modality_router", "prediction_coefs", "correction_coefs"})
 """Names of the layers that choose experts or mix predictions, where these are `Linear`."""
-_RECURRENT = frozenset({"dt_proj", "in_proj_ba", "in_proj_a", "in_proj_b", "a_proj", "b_proj"}) | {
-    *("fgate_preact", "igate_preact")
-}
+_RECURRENT = frozenset(
+    {"dt_proj", "in_proj_ba", "in_proj_a", "in_proj_b", "a_proj", "b_proj", "fgate_preact", "igate_preact"}
+)
 """Names of the layers that make the step size, decay or gates of a recurrence, as in Mamba or gated delta networks."""
 
 _UNKNOWN = "neither a linear layer nor experts of a known layout, such as the state of a recurrence"
