@@ -362,10 +362,14 @@ def test_examples_are_filtered(opened: webdriver.Chrome) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 400, 900, 1600])
+@pytest.mark.parametrize("width", [360, 400, 900, 961, 1600])
 def test_nothing_is_cut_off_and_words_can_be_read(opened: webdriver.Chrome, width: int, scheme: str) -> None:
     set_screen(opened, width, scheme)
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
+    overfull = opened.execute_script(
+        "return [...document.querySelectorAll('th')].filter(cell => cell.scrollWidth > cell.clientWidth + 1).length"
+    )
+    assert overfull == 0
     words = ("p.answer", ".interval", "a", ".lost", ".gained", "th button", "figcaption", "caption", "mark", ".written")
     for selector in words:
         assert contrast(opened, selector) >= 4.5, selector  # WCAG 2.2, AA
