@@ -64,7 +64,7 @@ def compare(figure: Figure, tables: Tables, resamples: int, seed: int) -> Compar
 
 def _paired_p(figure: Figure, before: pd.DataFrame, after: pd.DataFrame, resamples: int, seed: int) -> PValue:
     if figure.proportion:
-        return PValue(mcnemar(before["right"].to_numpy(bool), after["right"].to_numpy(bool)))
+        return PValue(mcnemar(before[figure.values].to_numpy(bool), after[figure.values].to_numpy(bool)))
     return paired_p((after[figure.values] - before[figure.values]).to_numpy(np.float64), resamples, seed)
 
 
@@ -87,6 +87,8 @@ def _described(figure: Figure, rows: pd.DataFrame) -> tuple[str, float | None, s
         return f"{len(rows):,} reviews", rows["label"].value_counts(normalize=True).max(), "most frequent class"
     if figure.measure == "classify":
         return f"{len(rows):,} reviews", None, ""
+    if figure.key == "degenerate":
+        return f"{len(rows)} documents", None, ""
     return f"{len(rows)} documents", float(rows[f"lead_{figure.key}"].mean()), "first sentence"
 
 

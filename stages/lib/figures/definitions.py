@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stages.lib.figures.statistics import Interval, Values, bonett_price, ratio_intervals, wilson
+from stages.lib.figures.summaries import degenerate
 from stages.lib.files.parquet import why_absent
 from stages.lib.files.places import MeasureName
 from stages.lib.files.writing import significant
@@ -37,7 +38,8 @@ class Figure:
     """The smallest value that the figure can have."""
     largest: float = math.inf
     proportion: bool = False
-    """Whether it is the share of the items that are right: Wilson's, Bonett & Price's and McNemar's methods apply."""
+    """Whether it is the share of the items of which something is true: Wilson's, Bonett & Price's and McNemar's
+    methods apply."""
 
     @property
     def change(self) -> Literal["ratio", "difference"]:
@@ -52,6 +54,7 @@ FIGURES = (
     Figure("rouge1", "ROUGE-1", "higher", "summarize", "rouge1", "one", largest=1),
     Figure("rouge2", "ROUGE-2", "higher", "summarize", "rouge2", "one", largest=1),
     Figure("rougeL", "ROUGE-L", "higher", "summarize", "rougeL", "one", largest=1),
+    Figure("degenerate", "empty or repeating", "lower", "summarize", "degenerate", "one", largest=1, proportion=True),
 )
 
 UNRECOVERED = replace(FIGURES[0], key="perplexity_before_recovery", values="nll_before_recovery")
@@ -75,6 +78,8 @@ def items(measure: MeasureName, table: pd.DataFrame) -> pd.DataFrame:
     if measure == "perplexity":
         unit = "document" if table["document"].nunique() > 1 else "window"
         return table.groupby(unit, as_index=False)[[key for key in table if key not in ("document", "window")]].sum()
+    if measure == "summarize":
+        table = table.assign(**degenerate(table["summary"].tolist()).set_index(table.index))
     return table.assign(one=1.0)
 
 
@@ -96,7 +101,7 @@ def changes(
     values = np.array([(after[figure.values] - before[figure.values]).to_numpy(np.float64) for before, after in pairs])
     weights = pairs[0][0][figure.weights].to_numpy(np.float64)
     if figure.proportion:
-        right = [(before["right"].to_numpy(bool), after["right"].to_numpy(bool)) for before, after in pairs]
+        right = [(before[figure.values].to_numpy(bool), after[figure.values].to_numpy(bool)) for before, after in pairs]
         intervals: list[Interval | None] = [bonett_price(*both) for both in right]
     else:
         intervals = ratio_intervals(values, weights, resamples, seed)
@@ -138,7 +143,7 @@ def figures_of(measure: MeasureName, table: pd.DataFrame, resamples: int, seed: 
     if measure == "perplexity":
         return {**found, "tokens": int(rows["tokens"].sum()), "items": len(rows)}
     if measure == "summarize":
-        found["lead_rougeL"] = significant(float(rows["lead_rougeL"].mean()))
+        found |= {key: significant(float(rows[key].mean())) for key in ("empty", "repeating", "lead_rougeL")}
     return {**found, "examples": len(rows)}
 
 
