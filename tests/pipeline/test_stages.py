@@ -38,6 +38,9 @@ def run_all(run_stage: RunStage, variants: Sequence[str] = VARIANTS) -> None:
         assert finished.status == 0, finished.err
 
 
+NO_DISTANCE = {"kl_divergence": 0, "same_top": 1, "flips": 0, "lost": 0, "gained": 0}
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize(
     "changes",
@@ -66,7 +69,12 @@ def test_nothing_pruned_costs_nothing(
             found, expected = metric(f"{measure}/{model}"), metric(f"{measure}/original")
             if measure == "size":
                 assert found.pop("stored_bytes") < expected.pop("stored_bytes")
+            for key, none in NO_DISTANCE.items():
+                assert found.pop(key, none) == none, (key, model)
+                for end in ("low", "high"):
+                    found.pop(f"{key}_{end}", None)
             assert found == expected, (measure, model)
+        assert {"kl_divergence", "same_top"} <= metric(f"perplexity/{model}").keys()
     assert metric("size/pruned")["pruned_weights"] == 0
 
 
