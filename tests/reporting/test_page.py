@@ -21,6 +21,7 @@ from stages.lib.files.rows import read_rows, write_rows
 from stages.lib.plumbing.items import LocalReviews
 from stages.lib.reporting.page import flipped_reviews, render, summary_pairs
 from stages.lib.reporting.study import Results, Size
+from stages.lib.reporting.wording import IN_THE_TABLE
 from stages.lib.sources.reviews import read_reviews
 
 HOSTILE = "<script>document.title = 'taken'</script><img src=http://192.0.2.1/x onerror=\"document.title='taken'\">"
@@ -110,7 +111,7 @@ def test_it_says_what_the_results_are(page: Path) -> None:
     assert "1.50e+07" in text
     assert "lost\n1 and won 1" in text
     assert "before recovery" not in text
-    assert text.count("corrected p ≤ 0.0004") == len(FIGURES) - 2  # those in the table
+    assert text.count("corrected p ≤ 0.0004") == len(IN_THE_TABLE)
     assert '<th scope="row" class="number">v_proj</th>' in text
     assert '<td class="number">750.0M</td>\n<td class="number">12.00<span class="interval">[11.00, 13.00]' in text
 
