@@ -109,6 +109,22 @@ def enclosing(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     return framing(tokenizer, ["<s>"], ["</s>"])
 
 
+def speaking(
+    tokenizer: PreTrainedTokenizerFast, template: str | dict[str, str], tokens: Sequence[str]
+) -> PreTrainedTokenizerFast:
+    """The same tokenizer with a chat template and its special tokens, of which none is the end of text."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.add_special_tokens([*tokens])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>", chat_template=template
+    )
+
+
+def document_rows(texts: Sequence[str]) -> pd.DataFrame:
+    """Documents to summarize, named by their numbers."""
+    return pd.DataFrame({"document": map(str, range(len(texts))), "text": texts, "summary": "a cat"})
+
+
 def tiny_llama(**changes: Any) -> LlamaForCausalLM:
     settings: dict[str, Any] = {
         "vocab_size": 320,
@@ -277,6 +293,8 @@ TINY_PARAMS: dict[str, Any] = {
     "summarize": {
         "examples": 6,
         "order": "shuffled",
+        "prompt": "auto",
+        "instruction": "Summarize: {document}",
         "cue": "\n\nTL;DR:",
         "max_new_tokens": 8,
         "num_beams": 1,

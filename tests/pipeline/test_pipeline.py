@@ -33,7 +33,8 @@ def test_the_names_that_others_script_against(repository: Repository) -> None:
     keys = {
         "perplexity": with_intervals("perplexity", "bits_per_byte") | {"tokens", "items"},
         "classify": with_intervals("accuracy") | {"examples"},
-        "summarize": with_intervals("rouge1", "rouge2", "rougeL") | {"lead_rougeL", "examples"},
+        "summarize": with_intervals("rouge1", "rouge2", "rougeL", "degenerate")
+        | {"empty", "repeating", "lead_rougeL", "examples"},
         "size": {
             *("total_parameters", "distinct_parameters", "effective_parameters", "prunable_weights", "pruned_weights"),
             *("sparsity", "flops_per_token", "stored_bytes"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import BLOCKS, CONFIGS, PRUNABLE, WITH_EXPERTS, operations, tiny
-from conftest import CPU, TINY_PARAMS, magnitude_recipe, prose
+from conftest import CPU, TINY_PARAMS, document_rows, magnitude_recipe, prose
 from naive_pruning import InputsOf, naive_sparsegpt, naive_wanda
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -379,7 +379,7 @@ def test_summaries_do_not_depend_on_the_batch_if_pads_are_read(
     """RWKV reads the pads before a shorter prompt as text."""
     model = made("rwkv", vocab_size=320, hidden_size=32, attention_hidden_size=32, num_hidden_layers=2)
     loaded = saved(model, tokenizer, tmp_path)
-    documents = [prose(30, 1), prose(5, 2), prose(12, 3)]
+    documents = document_rows([prose(30, 1), prose(5, 2), prose(12, 3)])
     settings = {**TINY_PARAMS["summarize"], "max_new_tokens": 6}
     together, apart = (summarize(loaded, documents, Summarize(**{**settings, "batch_size": size})) for size in (3, 1))
     assert together == apart

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stages.lib.figures.statistics import Interval, Values, bonett_price, ratio_intervals, wilson
+from stages.lib.figures.summaries import degenerate
 from stages.lib.files.errors import UserError
 from stages.lib.files.parquet import why_absent
 from stages.lib.files.places import MeasureName
@@ -58,6 +59,7 @@ FIGURES = (
     Figure("rouge1", "ROUGE-1", "higher", "summarize", "rouge1", "one", largest=1),
     Figure("rouge2", "ROUGE-2", "higher", "summarize", "rouge2", "one", largest=1),
     Figure("rougeL", "ROUGE-L", "higher", "summarize", "rougeL", "one", largest=1),
+    Figure("degenerate", "empty or repeating", "lower", "summarize", "degenerate", "one", largest=1, proportion=True),
 )
 
 UNRECOVERED = replace(FIGURES[0], key="perplexity_before_recovery", values="nll_before_recovery")
@@ -87,6 +89,8 @@ def items(measure: MeasureName, table: pd.DataFrame, original: pd.DataFrame | No
         sums = table.drop(columns=["document", "window", "end"]).select_dtypes("number").assign(tokens=1)
         return sums.groupby(table[unit]).sum().reset_index()
     rows = table.assign(one=1.0)
+    if measure == "summarize":
+        rows = rows.assign(**degenerate(rows["summary"].tolist()).set_index(rows.index))
     if measure == "classify" and original is not None:
         before = original.set_index("document").reindex(rows["document"])
         flipped = rows["predicted"].to_numpy() != before["predicted"].to_numpy()
@@ -168,7 +172,7 @@ def figures_of(
     if "flipped" in rows:
         found |= {key: significant(float(rows[key].mean())) for key in ("lost", "gained")}
     if measure == "summarize":
-        found["lead_rougeL"] = significant(float(rows["lead_rougeL"].mean()))
+        found |= {key: significant(float(rows[key].mean())) for key in ("empty", "repeating", "lead_rougeL")}
     return {**found, "examples": len(rows)}
 
 
