@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, SENSITIVITY, write_jsonl
+from conftest import HARNESS, ROOT, SENSITIVITY, write_jsonl
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
@@ -60,7 +60,9 @@ def results(unrecovered: bool = False) -> Results:
     }
     before = {"pruned": Estimate(20.0, None)} if unrecovered else {}
     frontier = pd.DataFrame([("wanda", 0.25, 0, 750e6, 60, 12.0, 11.0, 13.0)], columns=list(COLUMNS))
-    return Results(comparisons, sizes, before, frontier, SENSITIVITY, {"distilled": "There is <none>."}, 0.25, 1000)
+    return Results(
+        comparisons, sizes, before, frontier, SENSITIVITY, {"distilled": "There is <none>."}, 0.25, 1000, HARNESS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,7 @@ def test_it_says_what_the_results_are(page: Path) -> None:
     assert "before recovery" not in text
     assert text.count("corrected p ≤ 0.0004") == len(FIGURES) - 2  # those in the table
     assert '<th scope="row" class="number">v_proj</th>' in text
+    assert '<td class="number">0.400<span class="interval">± 0.049</span></td>' in text
     assert '<td class="number">750.0M</td>\n<td class="number">12.00<span class="interval">[11.00, 13.00]' in text
 
 
@@ -250,7 +253,7 @@ def test_on_paper_it_is_not_a_telephone(opened: webdriver.Chrome) -> None:
     display = opened.execute_script("return getComputedStyle(document.querySelector('.examples td')).display")
     clickable = [element.is_displayed() for element in opened.find_elements(By.CSS_SELECTOR, "nav, .filters")]
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-    assert len(widths) == 7
+    assert len(widths) == 8
     assert all(0 < width <= 700 for width in widths)
     assert display == "table-cell"
     assert clickable == [False] * 3

@@ -8,6 +8,8 @@ DATA_ITEMS = ("text", "reviews", "documents")
 """The sections of `params.yaml` that are downloaded, each into a folder of its name."""
 
 DATA = Path("data")
+NO_FILE = DATA / "none"
+"""An empty file, which DVC watches in place of a file or folder that is not asked for."""
 MODEL = DATA / "model"
 DISTILLED = DATA / "distilled"
 TEXT = DATA / "text"
@@ -19,6 +21,7 @@ LOSSES = "losses.csv"
 """The loss of each step of recovery: it may lie beside any recipe, and is no part of it."""
 PREDICTIONS = DATA / "predictions"
 FRONTIER = PREDICTIONS / "frontier"
+HARNESS = PREDICTIONS / "harness"
 SENSITIVITY = PREDICTIONS / "sensitivity.parquet"
 METRICS = Path("metrics")
 REPORT = Path("report")
@@ -36,6 +39,11 @@ def predictions_path(measure: MeasureName, model: str) -> Path:
 def metrics_path(measure: MeasureName, model: str) -> Path:
     """The file of the figures that follow from those predictions."""
     return METRICS / measure / f"{model}.json"
+
+
+def harness_folder(model: str, task: str) -> Path:
+    """The folder of what lm-evaluation-harness found of a model by a task: the tables `results` and `samples`."""
+    return HARNESS / model / task
 
 
 def written_recipe(name: str) -> Path:

@@ -17,7 +17,15 @@ from stages.lib.files.rows import class_names, read_rows
 from stages.lib.files.writing import new_file
 from stages.lib.reporting.study import Results
 from stages.lib.reporting.templates import rendered
-from stages.lib.reporting.wording import answer, frontier_rows, matrix_rows, models_table, notes
+from stages.lib.reporting.wording import (
+    answer,
+    frontier_rows,
+    harness_caption,
+    harness_rows,
+    matrix_rows,
+    models_table,
+    notes,
+)
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
@@ -52,6 +60,8 @@ def render(
         methods=methods,
         sparsities=sparsities,
         matrices=matrix_rows(results.sensitivity["matrices"]),
+        harness=harness_rows(results.harness),
+        harness_caption=harness_caption(results.harness),
         pictures={name: base64.b64encode(path.read_bytes()).decode() for name, path in pictures.items()},
         by_size=", ".join(f"{model} {value:.4g} at {size:.1f}M" for model, (value, size) in by_size.items()),
         flips=flips.to_dict("records"),

@@ -8,6 +8,7 @@ import pandas as pd
 
 from stages.lib.figures.comparison import REFERENCES, Comparison, Tables, compare
 from stages.lib.figures.definitions import FIGURES, UNRECOVERED, Estimate, estimates, items
+from stages.lib.figures.harness import read_harness
 from stages.lib.figures.tables import read_frontier, sensitivity_tables
 from stages.lib.files.parquet import read_table, why_absent
 from stages.lib.files.places import FRONTIER, MODEL, SENSITIVITY, MeasureName, predictions_path
@@ -51,6 +52,8 @@ class Results:
     """The share of the prunable weights that is pruned."""
     vocabulary: int
     """The number of tokens that a uniform guess chooses from."""
+    harness: pd.DataFrame
+    """As `read_harness` returns it."""
 
     @property
     def by_key(self) -> dict[str, Comparison]:
@@ -94,6 +97,7 @@ def read_results(params: "Params", tables: Tables) -> Results:
         absent=left_out | ({"distilled": distilled.reason} if distilled.source == "none" else {}),
         sparsity=float(sizes["pruned"]["pruned_weights"] / sizes["pruned"]["prunable_weights"]),
         vocabulary=int(read_config(MODEL)["vocab_size"]),
+        harness=read_harness(params.harness),
     )
 
 
