@@ -14,10 +14,13 @@ def main(arguments: argparse.Namespace) -> None:
     from stages.lib.files.writing import write_json
 
     model = arguments.item
+    original = read_table(predictions_path("classify", "original")) if model != "original" else None
     figures: dict[str, float] = {}
     for measure in MEASURES:
         table = read_table(predictions_path(measure, model))
-        found = figures_of(measure, table, params.statistics.resamples, params.seed)
+        found = figures_of(
+            measure, table, params.statistics.resamples, params.seed, original if measure == "classify" else None
+        )
         write_json(metrics_path(measure, model), found)
         figures |= found
     print(summary_line(model, figures))

@@ -108,6 +108,29 @@ PRUNABLE: dict[str, int] = {
 }
 """By `model_type`, the prunable weights of one block."""
 
+IDLE = {
+    **dict.fromkeys(("mixtral", "olmoe", "gpt_oss"), (EXPERTS - 2) * GATED),
+    **dict.fromkeys(("qwen2_moe", "qwen3_moe"), (EXPERTS - 2) * 3 * HIDDEN * 24),
+}
+"""The prunable weights of one block that a token does not pass: of experts that are not chosen."""
+PASSED = {
+    **dict.fromkeys(WITH_EXPERTS, EXPERTS * HIDDEN),  # the router
+    "qwen2_moe": EXPERTS * HIDDEN + HIDDEN,  # and the gate of the shared expert
+    "mamba": RANK * 2 * HIDDEN + 2 * HIDDEN * 6,  # the step size, and the states read out
+}
+"""Beside prunable weights, those of one block that a token is multiplied with."""
+FEATURES = {"opt": 16}
+WIDE_ATTENTION = ("qwen3", "gemma", "gemma2", "gemma3_text", "glm4", "qwen3_moe", "gpt_oss")
+
+
+def operations(model_type: str, context: int) -> int:
+    """The operations in matrix products for one token with `context` tokens in view, from the config by hand."""
+    passed = PRUNABLE[model_type] - IDLE.get(model_type, 0) + PASSED.get(model_type, 0)
+    width = 0 if model_type == "mamba" else HEADS * (16 if model_type in WIDE_ATTENTION else 8)
+    features = FEATURES.get(model_type, HIDDEN)
+    around = VOCABULARY * features + (2 * HIDDEN * features if features != HIDDEN else 0)
+    return 2 * (BLOCKS * passed + around) + BLOCKS * 2 * 2 * context * width
+
 
 def tiny(model_type: str) -> PreTrainedModel:
     """A random model, with norms and biases that are not the ones and zeros of a new model."""

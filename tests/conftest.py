@@ -78,12 +78,12 @@ def prose(words: int, seed: int = 0) -> str:
     return " ".join(generator.choice(WORDS) for _ in range(words))
 
 
-def train_tokenizer() -> PreTrainedTokenizerFast:
+def train_tokenizer(vocab_size: int = 320) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=320,
+        vocab_size=vocab_size,
         special_tokens=["<|end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -108,6 +108,22 @@ def framing(
 def enclosing(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """The same tokenizer, which puts `<s>` before each text and `</s>` after it."""
     return framing(tokenizer, ["<s>"], ["</s>"])
+
+
+def speaking(
+    tokenizer: PreTrainedTokenizerFast, template: str | dict[str, str], tokens: Sequence[str]
+) -> PreTrainedTokenizerFast:
+    """The same tokenizer with a chat template and its special tokens, of which none is the end of text."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.add_special_tokens([*tokens])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>", chat_template=template
+    )
+
+
+def document_rows(texts: Sequence[str]) -> pd.DataFrame:
+    """Documents to summarize, named by their numbers."""
+    return pd.DataFrame({"document": map(str, range(len(texts))), "text": texts, "summary": "a cat"})
 
 
 def tiny_llama(**changes: Any) -> LlamaForCausalLM:
@@ -279,6 +295,8 @@ TINY_PARAMS: dict[str, Any] = {
     "summarize": {
         "examples": 6,
         "order": "shuffled",
+        "prompt": "auto",
+        "instruction": "Summarize: {document}",
         "cue": "\n\nTL;DR:",
         "max_new_tokens": 8,
         "num_beams": 1,

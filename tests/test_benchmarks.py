@@ -9,9 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, changed_params, make_project, prose, tiny_llama, write_jsonl, write_params
+from conftest import ROOT, changed_params, make_project, prose, speaking, tiny_llama, write_jsonl, write_params
 from repository import ENVIRONMENT, Repository
 from transformers import PreTrainedTokenizerFast
+
+from stages.lib.evaluation.rouge import Rouge
+from stages.lib.evaluation.summarization import lead_sentence
+from stages.lib.files.rows import read_rows
+from stages.lib.files.sampling import shuffled
 
 pytestmark = pytest.mark.slow
 
@@ -21,13 +26,14 @@ def study(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeniz
     """A tiny model whose context holds the benchmarks' windows, and a text of documents shorter than a window."""
     folder, model = tmp_path_factory.mktemp("study"), tmp_path_factory.mktemp("model")
     tiny_llama(max_position_embeddings=2048).save_pretrained(model)
-    tokenizer.save_pretrained(model)
+    template = "{% for turn in messages %}{{ turn['content'] }}<|end|>{% endfor %}"
+    speaking(tokenizer, template, []).save_pretrained(model)
     make_project(folder, model)
     (folder / "mine" / "text.txt").unlink()
     write_jsonl(folder / "mine" / "text.jsonl", [{"text": prose(200, seed)} for seed in range(100)])
     text = {"source": "local", "path": "mine/text.jsonl", "format": "table", "test_share": 0.7}
     write_params(folder, changed_params({"text": text}))
-    for item in ("model", "text"):
+    for item in ("model", "text", "documents"):
         run(folder, "stages.download", item)
     return folder
 
@@ -83,6 +89,34 @@ def test_storage(study: Path) -> None:
     assert recipes == sorted(recipes)
     assert max(recipes) < min(dense)
     assert re.fullmatch(r"reading a stored mask: [\d.]+ s, [\d.]+ × a copy of as many bytes", lines[-1])
+
+
+def test_speed(study: Path) -> None:
+    found = json.loads(run(study, "benchmarks.speed", "--context", "64", "--new-tokens", "4", "--pairs", "1"))
+    assert list(found) == ["original", "pruned", "2:4", "compressed_2"]  # of two blocks
+    flops = {name: row["flops_per_token"] for name, row in found.items()}
+    assert flops["original"] == flops["pruned"] == flops["2:4"] > flops["compressed_2"]
+    assert all(row["reads_per_second"] > 0 and row["writes_per_second"] > 0 for row in found.values())
+
+
+def test_distance(study: Path) -> None:
+    run(study, "stages.prune")
+    found = json.loads(run(study, "benchmarks.distance", "--tokens", "2048", "--pairs", "1"))
+    assert found["largest_difference_from_a_plain_loop"] < 1e-5 < found["kl_divergence"]
+
+
+def test_prompts(study: Path) -> None:
+    rows = [line.strip("| ").split(" | ") for line in run(study, "benchmarks.prompts", "--documents", "2").splitlines()]
+    assert len(rows) == 2 + 6 + 6 + 1
+    assert sum("{document}" in row[0] for row in rows) == 6
+    for _, rouge, empty, repeating in rows[2:-1]:
+        assert 0 <= float(rouge.split(" [")[0]) < 0.5  # of noise
+        assert {empty, repeating} <= {"0%", "50%", "100%"}
+    # The two of eight documents that are not among the six scored ones.
+    documents = read_rows(study / "data" / "documents").set_index("document")
+    rest = documents.loc[shuffled(documents.index, 0)[6:]]
+    lead = Rouge().compute(predictions=[*map(lead_sentence, rest["text"])], references=[*rest["summary"]])
+    assert float(rows[-1][1]) == pytest.approx(np.mean(lead["rougeL"]), abs=5e-4)
 
 
 @pytest.mark.skipif(

@@ -241,10 +241,10 @@ def test_flips_of_the_pruned_model(own: Path, run_stage: RunStage) -> None:
     table = read_harness(settings)
     assert table["model"].tolist() == ["original", "original", "pruned", "pruned"]
     head, *rows = harness_rows(table)
-    assert head == ["", "choices: acc ↑", "choices: flips", "lines: bits_per_byte ↓"]
+    assert head == ["model", "choices: acc ↑", "choices: flips ↓", "lines: bits_per_byte ↓"]
     assert [row[0] for row in rows] == ["original", "pruned"]
     assert rows[0][1] == f"{original['choices']['acc']:.3f} ± {original['choices']['acc_stderr']:.3f}"
-    assert [row[2] for row in rows] == ["", f"{found['flips']:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"]
+    assert [row[2] for row in rows] == ["—", f"{found['flips']:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"]
     assert "choices on 50 documents, lines on 10 documents" in harness_caption(table)
 
 
@@ -466,7 +466,7 @@ def test_tasks_and_models_are_stages(finished_repository: Repository, tmp_path: 
     pruned = json.loads((repository.folder / "metrics/harness/pruned.json").read_text())
     assert set(pruned) == {"choices", "lines"}
     report = (repository.folder / "report/report.md").read_text()
-    assert "## Standard benchmarks\n\n|  | choices: acc ↑ | choices: flips | lines: bits_per_byte ↓ |" in report
+    assert "## Standard benchmarks\n\n| model | choices: acc ↑ | choices: flips ↓ | lines: bits_per_byte ↓ |" in report
     assert f"| pruned | {pruned['choices']['acc']:.3f} ± " in report
     assert '<h2 id="benchmarks">' in (repository.folder / "report/index.html").read_text()
     output = repository.dvc("exp", "run", "-S", "prune.sparsity=0.4", "measure-harness@pruned")

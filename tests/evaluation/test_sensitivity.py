@@ -11,12 +11,13 @@ import torch
 from conftest import CPU, DEPTH_KEY, TINY, load, magnitude_recipe, prose
 from transformers import PreTrainedTokenizerFast
 
+from stages.lib.evaluation.perplexity import score_text
 from stages.lib.evaluation.sensitivity import score_points
 from stages.lib.figures.tables import sensitivity_tables
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
 from stages.lib.inference.blockwise import BlockInputs
-from stages.lib.inference.likelihood import TokenizedText, negative_log_likelihoods, tokenize
+from stages.lib.inference.likelihood import TokenizedText, tokenize
 from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Perplexity
 from stages.lib.plumbing.params import Sensitivity as Settings
@@ -63,8 +64,7 @@ def tables(loaded: Loaded, text: TokenizedText) -> Tables:
 
 
 def perplexity_of(loaded: Loaded, text: TokenizedText) -> float:
-    losses, scored = negative_log_likelihoods(loaded, text, SETTINGS)
-    return float(np.exp(losses[scored].mean()))
+    return float(np.exp(score_text(loaded, text, SETTINGS)["nll"].mean()))
 
 
 def zeroed(folder: Path, original: Path, names: list[str], sparsity: float) -> Loaded:

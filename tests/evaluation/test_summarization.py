@@ -1,25 +1,24 @@
 """Summaries: only what the model adds is scored, batches change nothing, ROUGE is rouge_score's."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import evaluate
-import pandas as pd
 import pytest
 import torch
-from conftest import CPU, ROOT, enclosing, load, prose
+from conftest import CPU, ROOT, TINY_PARAMS, document_rows, load, prose
 from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
 from stages.lib.evaluation.rouge import KINDS, Rouge
-from stages.lib.evaluation.summarization import lead_sentence, predict_summaries, prompts, summarize
+from stages.lib.evaluation.summarization import lead_sentence, predict_summaries, summarize
 from stages.lib.files.errors import UserError
 from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Summarize
 
 DOCUMENTS = [prose(words, words) for words in (12, 4, 30, 9)]
+ROWS = document_rows(DOCUMENTS)
 
 
 @pytest.fixture
@@ -29,16 +28,7 @@ def loaded(tiny_folder: Path, original: Path) -> Loaded:
 
 def settings(**changes: object) -> Summarize:
     return Summarize.model_validate(
-        {
-            "examples": 4,
-            "order": "first",
-            "cue": "\n\nTL;DR:",
-            "max_new_tokens": 10,
-            "num_beams": 1,
-            "no_repeat_ngram_size": 0,
-            "batch_size": 1,
-        }
-        | changes
+        TINY_PARAMS["summarize"] | {"examples": 4, "order": "first", "max_new_tokens": 10, "batch_size": 1} | changes
     )
 
 
@@ -58,20 +48,7 @@ def greedy_by_hand(loaded: Loaded, document: str, cue: str, tokens: int) -> str:
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_only_what_the_model_adds_is_returned(loaded: Loaded, batch_size: int) -> None:
     expected = [greedy_by_hand(loaded, document, "\n\nTL;DR:", 10) for document in DOCUMENTS]
-    assert summarize(loaded, DOCUMENTS, settings(batch_size=batch_size)) == expected
-
-
-def test_long_documents_are_cut_at_their_end(loaded: Loaded) -> None:
-    (tokens,) = prompts(loaded, [prose(500)], settings())
-    cue = loaded.tokenizer("\n\nTL;DR:")["input_ids"]
-    assert len(tokens) == 128 - 10
-    assert tokens[-len(cue) :] == cue
-    assert tokens[: -len(cue)] == loaded.tokenizer(prose(500))["input_ids"][: 118 - len(cue)]
-
-
-def test_no_room_for_a_document_is_refused(loaded: Loaded) -> None:
-    with pytest.raises(UserError, match="lower max_new_tokens"):
-        summarize(loaded, DOCUMENTS, settings(max_new_tokens=127))
+    assert summarize(loaded, ROWS, settings(batch_size=batch_size)) == expected
 
 
 def test_beams_and_ngrams_follow_the_settings(loaded: Loaded) -> None:
@@ -84,8 +61,8 @@ def test_beams_and_ngrams_follow_the_settings(loaded: Loaded) -> None:
         ids = added[0, inputs["input_ids"].shape[1] :].tolist()
         expected.append(loaded.tokenizer.decode(ids, skip_special_tokens=True).strip())
     beams = settings(num_beams=3, no_repeat_ngram_size=1, batch_size=2)
-    assert summarize(loaded, DOCUMENTS, beams) == expected
-    assert summarize(loaded, DOCUMENTS, settings()) != expected
+    assert summarize(loaded, ROWS, beams) == expected
+    assert summarize(loaded, ROWS, settings()) != expected
 
 
 PAIRS = [
@@ -152,42 +129,18 @@ def test_the_lead_of_ascii_text_ends_where_white_space_follows(text: str) -> Non
     assert lead_sentence(text) == (found.group() if found else text.strip())
 
 
-def test_nothing_stands_between_document_and_cue(loaded: Loaded) -> None:
-    tokenizer = enclosing(loaded.tokenizer)
-    found = prompts(replace(loaded, tokenizer=tokenizer), DOCUMENTS, settings())
-    plain = prompts(loaded, DOCUMENTS, settings())
-    assert found == [[tokenizer.bos_token_id, *tokens] for tokens in plain]
-
-
-def test_a_long_document_is_cut_behind_the_token_that_begins_it(loaded: Loaded) -> None:
-    (found,) = prompts(replace(loaded, tokenizer=enclosing(loaded.tokenizer)), [prose(500)], settings())
-    (plain,) = prompts(loaded, [prose(500)], settings())
-    cue = len(loaded.tokenizer("\n\nTL;DR:")["input_ids"])
-    assert len(found) == len(plain) == 118
-    assert found[1:-cue] == plain[: -cue - 1]
-    assert found[-cue:] == plain[-cue:]
-
-
-def test_no_room_for_a_document_behind_the_token_that_begins_it_is_refused(loaded: Loaded) -> None:
-    cue = len(loaded.tokenizer("\n\nTL;DR:")["input_ids"])
-    least = replace(loaded, tokenizer=enclosing(loaded.tokenizer))
-    assert len(prompts(least, DOCUMENTS[:1], settings(max_new_tokens=126 - cue))[0]) == 2 + cue
-    with pytest.raises(UserError, match=r"^special tokens, cue and .* take 128 tokens, the model 128; lower"):
-        prompts(least, DOCUMENTS[:1], settings(max_new_tokens=127 - cue))
-
-
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_logits_that_are_not_finite_end_the_run(loaded: Loaded, beams: int, value: float) -> None:
     with torch.no_grad():
         loaded.model.get_output_embeddings().weight[7] = value
     with pytest.raises(UserError, match="the logits of the next token are not finite in float32; repair the model"):
-        summarize(loaded, DOCUMENTS, settings(num_beams=beams, batch_size=4))
+        summarize(loaded, ROWS, settings(num_beams=beams, batch_size=4))
 
 
 def test_tokens_that_generation_rules_out_are_no_fault(loaded: Loaded) -> None:
     """Their logits are minus infinity."""
-    assert all(summarize(loaded, DOCUMENTS, settings(no_repeat_ngram_size=1)))
+    assert all(summarize(loaded, ROWS, settings(no_repeat_ngram_size=1)))
 
 
 def silent(loaded: Loaded) -> Loaded:
@@ -201,13 +154,9 @@ def silent(loaded: Loaded) -> Loaded:
     return loaded
 
 
-def rows_of(documents: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({"document": map(str, range(len(documents))), "text": documents, "summary": "a cat"})
-
-
 def test_an_original_that_adds_nothing_is_refused(loaded: Loaded) -> None:
     with pytest.raises(UserError) as caught:
-        predict_summaries(silent(loaded), rows_of(DOCUMENTS), settings(), 0, may_be_empty=False)
+        predict_summaries(silent(loaded), ROWS, settings(), 0, may_be_empty=False)
     assert str(caught.value) == (
         "summaries: the model adds no text to any of 4 documents; change summarize.cue, or raise "
         "summarize.max_new_tokens in params.yaml"
@@ -215,6 +164,6 @@ def test_an_original_that_adds_nothing_is_refused(loaded: Loaded) -> None:
 
 
 def test_a_compressed_model_may_add_nothing(loaded: Loaded) -> None:
-    table = predict_summaries(silent(loaded), rows_of(DOCUMENTS), settings(), 0, may_be_empty=True)
+    table = predict_summaries(silent(loaded), ROWS, settings(), 0, may_be_empty=True)
     assert table["summary"].tolist() == [""] * 4
     assert table["rougeL"].tolist() == [0] * 4

@@ -18,7 +18,10 @@ NOTHING = pd.DataFrame()
 
 
 def scores(nll: list[float], documents: list[int]) -> pd.DataFrame:
-    return pd.DataFrame({"document": documents, "window": range(len(nll)), "tokens": 10, "bytes": 40, "nll": nll})
+    """Windows of ten tokens of four bytes; a document's windows have the given sums."""
+    windows = {"document": documents, "window": range(len(nll)), "nll": np.divide(nll, 10)}
+    table = pd.DataFrame({key: np.repeat(np.array(values), 10) for key, values in windows.items()})
+    return table.assign(bytes=4, end=4 * np.arange(1, len(table) + 1))
 
 
 def compared(key: str, **tables: pd.DataFrame) -> Comparison:
@@ -44,7 +47,7 @@ def test_perplexity_is_weighted_by_tokens() -> None:
 
 def test_one_document_is_compared_by_windows() -> None:
     table = scores([10, 20, 30, 40, 45, 60], [0] * 6)
-    perplexity = compared("perplexity", original=table, pruned=table.assign(nll=[20, 20, 50, 43, 46, 61]))
+    perplexity = compared("perplexity", original=table, pruned=scores([20, 20, 50, 43, 46, 61], [0] * 6))
     assert perplexity.items == "60 tokens in 6 windows"
     assert perplexity.changes["pruned", "original"].interval is not None
 
@@ -76,7 +79,7 @@ def test_a_paired_difference_is_narrower_than_the_figures() -> None:
 def test_a_models_figure_in_its_own_file_is_that_of_the_comparison() -> None:
     table = scores(np.random.default_rng(0).normal(30, 8, 40).tolist(), list(range(40)))
     own = figures_of("perplexity", table, 1000, 0)
-    together = compared("perplexity", pruned=table.assign(nll=1.0), original=table, merged_2=table.assign(nll=2.0))
+    together = compared("perplexity", pruned=table.assign(nll=0.1), original=table, merged_2=table.assign(nll=0.2))
     estimate = together.estimates["original"]
     assert estimate.interval is not None
     assert own["perplexity"] == pytest.approx(estimate.value, rel=1e-5)
@@ -87,7 +90,8 @@ def test_a_models_figure_in_its_own_file_is_that_of_the_comparison() -> None:
 
 def reviews(predicted: list[int]) -> pd.DataFrame:
     label = [0, 1, 1, 1]
-    return pd.DataFrame({"document": list("abcd"), "label": label, "right": np.equal(predicted, label).astype(float)})
+    right = np.equal(predicted, label).astype(float)
+    return pd.DataFrame({"document": list("abcd"), "label": label, "predicted": predicted, "right": right})
 
 
 def test_accuracy() -> None:
@@ -110,7 +114,12 @@ def test_accuracy() -> None:
 def test_rouge() -> None:
     kinds = ("rouge1", "rouge2", "rougeL")
     table = pd.DataFrame(
-        {"document": list("ab"), **{k: [0.2, 0.4] for k in kinds}, **{f"lead_{k}": [0.5, 0.7] for k in kinds}}
+        {
+            "document": list("ab"),
+            "summary": ["a cat", "a dog"],
+            **{k: [0.2, 0.4] for k in kinds},
+            **{f"lead_{k}": [0.5, 0.7] for k in kinds},
+        }
     )
     for key in kinds:
         rouge = compared(key, original=table, pruned=table.assign(rouge1=[0.1, 0.1]))
@@ -128,7 +137,8 @@ def test_p_values_are_corrected_over_the_models_of_each_reference() -> None:
             {
                 "document": range(300),
                 "label": label,
-                "right": (generator.random(300) < right).astype(float),
+                "predicted": np.where(hits := generator.random(300) < right, label, 1 - label),
+                "right": hits.astype(float),
             }
         )
         for model, right in (("original", 0.85), ("pruned", 0.8), ("merged_2", 0.78), ("compressed_2", 0.5))
@@ -185,8 +195,10 @@ def test_a_corrected_p_value_is_a_bound_if_it_follows_from_one() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_a_change_of_accuracy_stays_within_1(n: int) -> None:
-    right = pd.DataFrame({"document": range(n), "label": 1, "right": 1.0})
-    change = compared("accuracy", original=right, pruned=right.assign(right=0.0)).changes["pruned", "original"]
+    right = pd.DataFrame({"document": range(n), "label": 1, "predicted": 1, "right": 1.0})
+    change = compared("accuracy", original=right, pruned=right.assign(predicted=0, right=0.0)).changes[
+        "pruned", "original"
+    ]
     assert change.value == -1
     assert change.interval is not None
     assert -1 == change.interval.low < change.interval.high < 1
@@ -194,15 +206,15 @@ def test_a_change_of_accuracy_stays_within_1(n: int) -> None:
 
 def test_scores_that_are_all_zero_have_no_interval() -> None:
     kinds = {kind: [0.0] * 48 for kind in ("rouge1", "rouge2", "rougeL", "lead_rougeL")}
-    found = figures_of("summarize", pd.DataFrame({"document": range(48), **kinds}), 200, 0)
+    found = figures_of("summarize", pd.DataFrame({"document": range(48), "summary": "a cat", **kinds}), 200, 0)
     assert found["rougeL"] == 0
-    assert not [key for key in found if key.endswith(("_low", "_high"))]
+    assert not [key for key in found if key.startswith("rouge") and key.endswith(("_low", "_high"))]
 
 
 def test_the_interval_of_a_share_stays_within_0_and_1() -> None:
     scores = [0.0] * 30 + [0.9, 0.95, 1.0, 1.0, 0.8]
     kinds = dict.fromkeys(("rouge1", "rouge2", "rougeL", "lead_rougeL"), scores)
-    found = figures_of("summarize", pd.DataFrame({"document": range(35), **kinds}), 2000, 0)
+    found = figures_of("summarize", pd.DataFrame({"document": range(35), "summary": "a cat", **kinds}), 2000, 0)
     assert 0 <= found["rougeL_low"] < found["rougeL"] < found["rougeL_high"] <= 1
 
 
@@ -219,18 +231,66 @@ def test_a_perplexity_beyond_all_numbers_is_left_out() -> None:
     table = scores((8000 + generator.normal(0, 50, 20)).tolist(), list(range(20)))
     found = figures_of("perplexity", table, 200, 0)
     assert "perplexity" not in found
-    assert found["bits_per_byte"] == pytest.approx(table["nll"].mean() / math.log(2) / 40, rel=1e-5)
+    assert found["bits_per_byte"] == pytest.approx(table["nll"].mean() / math.log(2) / 4, rel=1e-5)
     json.dumps(found, allow_nan=False)
 
 
-@pytest.mark.parametrize("change", [{"tokens": 11}, {"bytes": 41}])
-def test_another_tokenizer_is_not_compared(change: dict[str, int]) -> None:
-    table = scores([10, 20], [0, 1])
-    with pytest.raises(UserError, match="distilled was measured on other tokens, by another tokenizer"):
-        compared("perplexity", original=table, pruned=table, distilled=table.assign(**change))
+def test_another_tokenizer_has_its_own_perplexity_and_no_change() -> None:
+    table, other = scores([10, 20], [0, 1]), scores([10, 20, 30], [0, 1, 1])
+    measured = {"original": table, "pruned": table.assign(kl=0.5, same_top=1.0), "distilled": other}
+    perplexity, divergence = compared("perplexity", **measured), compared("kl_divergence", **measured)
+    assert perplexity.estimates["distilled"].value == pytest.approx(math.exp(60 / 30))
+    assert set(perplexity.changes) == {("pruned", "original"), ("original", "pruned")}
+    assert (perplexity.n, perplexity.items) == (2, "20 tokens in 2 documents")
+    assert list(divergence.estimates) == ["pruned"]
+    assert divergence.changes == {}
+
+
+def test_other_tokens_of_the_same_tokenizer_are_not_compared() -> None:
+    table, other = scores([10, 20], [0, 1]), scores([10, 20, 30], [0, 1, 1])
+    with pytest.raises(UserError, match="merged_2 was measured on other items, and cannot be compared"):
+        compared("perplexity", original=table, pruned=table, merged_2=other.assign(kl=0.5))
 
 
 def test_other_reviews_are_not_compared() -> None:
     table = reviews([0, 1, 1, 0])
-    with pytest.raises(UserError, match="measured on other items"):
-        compared("accuracy", original=table, pruned=table.assign(document=list("abce")))
+    other = table.assign(document=list("abce"))
+    with pytest.raises(UserError, match="pruned was measured on other items"):
+        compared("accuracy", original=table, pruned=other)
+    with pytest.raises(UserError, match=r"the predictions are of other items than the original's; run `dvc repro`"):
+        figures_of("classify", other, 100, 0, original=table)
+
+
+def test_distances_are_the_means_over_all_tokens() -> None:
+    generator = np.random.default_rng(0)
+    table = scores(generator.normal(30, 5, 40).tolist(), [number // 2 for number in range(40)])
+    kl = {model: generator.gamma(1, size, len(table)) for model, size in (("pruned", 0.5), ("merged_2", 0.8))}
+    same = {model: (values < 0.3).astype(float) for model, values in kl.items()}
+    tables = {model: table.assign(kl=kl[model], same_top=same[model], top="a", original_top="b") for model in kl}
+    for key, values in (("kl_divergence", kl), ("same_top", same)):
+        found = compared(key, original=table, **tables)
+        assert list(found.estimates) == ["pruned", "merged_2"]  # the original is at no distance from itself
+        for model, estimate in found.estimates.items():
+            assert estimate.value == pytest.approx(values[model].mean())
+            assert estimate.interval is not None
+            own = figures_of("perplexity", tables[model], 1000, 0)
+            assert [own[key], own[f"{key}_low"]] == pytest.approx([estimate.value, estimate.interval.low], rel=1e-5)
+        assert list(found.changes) == [("merged_2", "pruned")]
+        change = found.changes["merged_2", "pruned"]
+        assert change.value == pytest.approx(values["merged_2"].mean() - values["pruned"].mean())
+        assert 0 < change.p.value <= 1
+
+
+def test_flips_are_other_classes_than_the_originals() -> None:
+    original, pruned = reviews([0, 1, 1, 0]), reviews([1, 1, 2, 1])  # one right turns wrong twice, one wrong right
+    found = figures_of("classify", pruned, 100, 0, original=original)
+    interval = wilson(3, 4)
+    expected = {"flips": 0.75, "lost": 0.5, "gained": 0.25, "flips_low": interval.low, "flips_high": interval.high}
+    assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-5)
+    assert "flips" not in figures_of("classify", original, 100, 0)
+    other = reviews([0, 1, 1, 1])
+    flips = compared("flips", original=original, pruned=pruned, merged_2=other)
+    assert list(flips.estimates) == ["pruned", "merged_2"]
+    change = flips.changes["merged_2", "pruned"]
+    assert change.value == -0.5
+    assert change.p.value == pytest.approx(stats.binomtest(2, 2).pvalue)  # both flipped the last review

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedTokenizerFast
 
 from stages.lib.evaluation.perplexity import score
-from stages.lib.figures.definitions import FIGURES, estimates
+from stages.lib.figures.definitions import FIGURES, estimates, items
 from stages.lib.files.errors import UserError
 from stages.lib.inference import likelihood
 from stages.lib.inference.device import Device
@@ -59,21 +59,21 @@ FIGURE = {figure.key: figure for figure in FIGURES}
 
 
 def perplexity_of(scores: pd.DataFrame) -> float:
-    return estimates(FIGURE["perplexity"], [scores], 100, 0)[0].value
+    return estimates(FIGURE["perplexity"], [items("perplexity", scores)], 100, 0)[0].value
 
 
 @pytest.mark.parametrize(("context", "stride"), [(64, 64), (64, 16), (100, 37), (128, 1), (2, 1), (2, 2)])
 def test_equals_an_independent_loop(loaded: Loaded, context: int, stride: int) -> None:
     scores = score(loaded, DOCUMENTS[:1], settings(context, stride))
     expected, count = independent_perplexity(loaded, DOCUMENTS[0], context, stride)
-    assert scores["tokens"].sum() == count
+    assert len(scores) == count
     assert perplexity_of(scores) == pytest.approx(expected, rel=1e-5)
 
 
 def test_several_documents_are_one_text(loaded: Loaded) -> None:
     scores = score(loaded, DOCUMENTS, settings(128, 64))
     expected, count = independent_perplexity(loaded, SEPARATOR.join(DOCUMENTS), 128, 64)
-    assert scores["tokens"].sum() == count
+    assert len(scores) == count
     assert perplexity_of(scores) == pytest.approx(expected, rel=1e-5)
     assert list(scores["document"].unique()) == [0, 1, 2, 3]
 
@@ -108,8 +108,8 @@ def test_bits_per_byte_is_the_likelihood_of_the_scored_bytes(loaded: Loaded) -> 
     scores = score(loaded, DOCUMENTS[:1], settings(128, 64))
     ids = loaded.tokenizer(DOCUMENTS[0])["input_ids"]
     unscored = len(loaded.tokenizer.decode(ids[:1]).encode())
-    bits = math.log2(perplexity_of(scores)) * scores["tokens"].sum()
-    assert estimates(FIGURE["bits_per_byte"], [scores], 100, 0)[0].value == pytest.approx(
+    bits = math.log2(perplexity_of(scores)) * len(scores)
+    assert estimates(FIGURE["bits_per_byte"], [items("perplexity", scores)], 100, 0)[0].value == pytest.approx(
         bits / (len(DOCUMENTS[0].encode()) - unscored), rel=1e-9
     )
 
@@ -147,8 +147,7 @@ def test_logits_of_a_whole_window_are_never_held(loaded: Loaded, monkeypatch: py
     monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", at_once)
     states, wanted = torch.randn(100, 32), torch.randint(0, 320, (100,))
     with torch.inference_mode(), LargestTensor() as largest:
-        output = loaded.body(input_ids=wanted[None, :1], use_cache=False)
-        losses = likelihood._cross_entropies(loaded, output, states, wanted)
+        losses = likelihood.predictions(loaded, likelihood.Scored(0, wanted, states))["nll"]
         assert largest.numel <= max(at_once, loaded.model.lm_head.weight.numel())
         whole = torch.nn.functional.cross_entropy(loaded.model.lm_head(states), wanted, reduction="none")
     np.testing.assert_allclose(losses, whole.numpy(), rtol=1e-5, atol=1e-5)
@@ -185,7 +184,7 @@ def test_the_pruned_model_is_scored_on_the_same_tokens(loaded: Loaded) -> None:
         for parameter in loaded.model.parameters():
             parameter.mul_(0.5)
     after = score(loaded, DOCUMENTS, settings(64, 64))
-    assert before[["document", "window", "tokens", "bytes"]].equals(after[["document", "window", "tokens", "bytes"]])
+    assert before[["document", "window", "end", "bytes"]].equals(after[["document", "window", "end", "bytes"]])
     assert not np.allclose(before["nll"], after["nll"])
 
 
@@ -221,12 +220,15 @@ def test_a_large_loss_is_a_loss(loaded: Loaded) -> None:
     with torch.no_grad():
         loaded.model.get_output_embeddings().weight *= 1e5
     scores = score(loaded, DOCUMENTS, settings(64, 64))
-    assert scores["nll"].sum() / scores["tokens"].sum() > 709  # whose exponential is no float64
+    assert scores["nll"].mean() > 709  # whose exponential is no float64
 
 
-def test_what_is_not_scored_has_a_mask(loaded: Loaded) -> None:
+def test_the_rows_are_the_scored_tokens(loaded: Loaded) -> None:
     text = tokenize(loaded.tokenizer, DOCUMENTS)
-    losses, scored = likelihood.negative_log_likelihoods(loaded, text, settings(64, 64))
-    assert np.flatnonzero(~scored).tolist() == list(range(0, len(text.tokens), 64))
-    assert np.isfinite(losses).all()
-    assert (losses[scored] > 0).all()
+    scores = score(loaded, DOCUMENTS, settings(64, 64))
+    scored = np.arange(len(text.tokens)) % 64 != 0
+    whole, ends = SEPARATOR.join(DOCUMENTS).encode(), np.cumsum(text.byte_counts)
+    assert scores["end"].tolist() == ends[scored].tolist()
+    assert scores["bytes"].tolist() == text.byte_counts[scored].tolist()
+    assert scores["end"].iloc[-1] == len(whole)
+    assert (scores["nll"] > 0).all()

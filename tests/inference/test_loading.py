@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CPU, DEPTH_KEY, TINY, TINY_PARAMS, feed_forwards, load, merged_by_three
+from conftest import CPU, DEPTH_KEY, TINY, TINY_PARAMS, document_rows, feed_forwards, load, merged_by_three
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from stages.lib.evaluation.summarization import summarize
@@ -93,4 +93,4 @@ def test_summaries_of_a_model_that_overflows_are_one_line(tiny_folder: Path, ori
     chosen = Summarize.model_validate(TINY_PARAMS["summarize"])
     says = r"the logits of the next token are not finite in float16; set compute\.dtype to float32"
     with pytest.raises(UserError, match=says):
-        summarize(loaded, ["the cat sat on a mat", "rain"], chosen)
+        summarize(loaded, document_rows(["the cat sat on a mat", "rain"]), chosen)

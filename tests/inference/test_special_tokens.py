@@ -20,11 +20,11 @@ from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from stages.lib.evaluation.perplexity import score
+from stages.lib.evaluation.perplexity import score, score_text
 from stages.lib.files.errors import UserError
 from stages.lib.files.rows import SEPARATOR
 from stages.lib.inference.calibration import calibration_windows
-from stages.lib.inference.likelihood import negative_log_likelihoods, tokenize, windows
+from stages.lib.inference.likelihood import tokenize, windows
 from stages.lib.inference.loading import Loaded
 from stages.lib.inference.tokenizing import first_tokens
 from stages.lib.plumbing.params import Perplexity, Recover
@@ -178,12 +178,12 @@ def test_losses_are_those_of_a_plain_loop(
 ) -> None:
     stride = data.draw(st.integers(1, context))
     loaded = models[kind]
-    losses, scored = negative_log_likelihoods(
-        loaded, tokenize(loaded.tokenizer, DOCUMENTS).head(60), windowing(context, stride)
-    )
+    tokens, settings = tokenize(loaded.tokenizer, DOCUMENTS).head(60), windowing(context, stride)
+    losses = score_text(loaded, tokens, settings)["nll"]
+    scored = [token for window in tokens.windows(settings) for token in range(window.scored, window.end)]
     expected = naive_losses(loaded, before(loaded, kind), text[:60], context, stride)
-    assert np.flatnonzero(scored).tolist() == sorted(expected)
-    np.testing.assert_allclose(losses[scored], [expected[token] for token in sorted(expected)], rtol=1e-4, atol=1e-5)
+    assert scored == sorted(expected)
+    np.testing.assert_allclose(losses, [expected[token] for token in sorted(expected)], rtol=1e-4, atol=1e-5)
 
 
 @kinds
@@ -191,7 +191,7 @@ def test_how_many_tokens_and_bytes_are_scored(models: dict[str, Loaded], text: l
     """All behind a special token; without one, all but the first of each window."""
     table = score(models[kind], DOCUMENTS, windowing(32, 32))
     windows_read = -(-len(text) // (32 - len(KINDS[kind][0])))
-    assert table["tokens"].sum() == len(text) - (0 if KINDS[kind][0] else windows_read)
+    assert len(table) == len(text) - (0 if KINDS[kind][0] else windows_read)
     assert (table["bytes"].sum() == len(SEPARATOR.join(DOCUMENTS).encode())) == bool(KINDS[kind][0])
 
 
@@ -233,9 +233,9 @@ def test_windows_without_room_for_the_text_are_refused(models: dict[str, Loaded]
 
 def test_a_text_shorter_than_a_window_is_refused(models: dict[str, Loaded], text: list[int]) -> None:
     whole = tokenize(models["first"].tokenizer, DOCUMENTS)
-    assert negative_log_likelihoods(models["first"], whole.head(63), windowing(64, 64))[1].all()
+    assert len(score_text(models["first"], whole.head(63), windowing(64, 64))) == 63
     with pytest.raises(UserError, match=r"has 62 tokens, and a window of 64 takes 63"):
-        negative_log_likelihoods(models["first"], whole.head(62), windowing(64, 64))
+        score_text(models["first"], whole.head(62), windowing(64, 64))
 
 
 # lm-eval.

@@ -1,6 +1,7 @@
 """The whole pipeline under DVC, on a tiny local model in a Git repository of its own."""
 
 import contextlib
+import itertools
 import json
 import os
 import resource
@@ -32,18 +33,23 @@ def test_the_names_that_others_script_against(repository: Repository) -> None:
     keys = {
         "perplexity": with_intervals("perplexity", "bits_per_byte") | {"tokens", "items"},
         "classify": with_intervals("accuracy") | {"examples"},
-        "summarize": with_intervals("rouge1", "rouge2", "rougeL") | {"lead_rougeL", "examples"},
+        "summarize": with_intervals("rouge1", "rouge2", "rougeL", "degenerate")
+        | {"empty", "repeating", "lead_rougeL", "examples"},
         "size": {
             *("total_parameters", "distinct_parameters", "effective_parameters", "prunable_weights", "pruned_weights"),
-            *("sparsity", "stored_bytes"),
+            *("sparsity", "flops_per_token", "stored_bytes"),
         },
     }
-    for measure, expected in keys.items():
-        for model in ("original", "pruned", "merged_2", "compressed_2"):
-            found = set(metric(repository, f"{measure}/{model}"))
-            assert found <= expected
-            assert measure == "summarize" or found == expected  # six summaries may be too few for intervals
-            assert not [key for key in expected - found if not key.endswith(("_low", "_high"))]
+    distances = {
+        "perplexity": with_intervals("kl_divergence", "same_top"),
+        "classify": with_intervals("flips") | {"lost", "gained"},
+    }
+    for measure, model in itertools.product(keys, ("original", "pruned", "merged_2", "compressed_2")):
+        expected = keys[measure] | (distances.get(measure, set()) if model != "original" else set())
+        found = set(metric(repository, f"{measure}/{model}"))
+        assert found <= expected
+        assert measure == "summarize" or found == expected  # six summaries may be too few for intervals
+        assert not [key for key in expected - found if not key.endswith(("_low", "_high"))]
 
 
 def test_another_variant_runs_itself(repository: Repository) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, Finished, changed_params, write_jsonl, write_params
+from conftest import TINY, Finished, changed_params, prose, write_jsonl, write_params
 from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer, LlamaForCausalLM
 
@@ -72,6 +72,18 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"perplexity.stride": 0}, ("perplexity.stride: got 0, takes",)),
     ({"classify.mode": "body"}, ("classify.mode: got 'body', takes head (frozen body) or all",)),
     ({"classify.learning_rate": 0}, ("classify.learning_rate: got 0, takes a number above 0",)),
+    ({"summarize.prompt": "template"}, ("summarize.prompt: got 'template', takes auto (chat if", "otherwise cue)")),
+    (
+        {"summarize.instruction": "Summarize."},
+        (
+            "summarize.instruction: got 'Summarize.', takes a text with one {document} in it",
+            "{document} occurs 0 times",
+        ),
+    ),
+    (
+        {"summarize.instruction": "{document} {document}"},
+        ("summarize.instruction: got '{document} {document}', takes", "{document} occurs 2 times"),
+    ),
     ({"summarize.cue": ""}, ("summarize.cue: got '', takes the text that follows",)),
     ({"statistics.resamples": 10}, ("statistics.resamples: got 10, takes a whole number from 100",)),
     (
@@ -608,6 +620,7 @@ LATER: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
     "test": (("classify", "pruned"), {"classify.test_examples": 99}, "classify.test_examples is 99, and there are 25"),
     "documents": (("summarize", "pruned"), {"summarize.examples": 9}, "summarize.examples is 9, and there are 8; low"),
     "room": (("summarize", "pruned"), {"summarize.max_new_tokens": 120}, "the model 128; lower max_new_tokens"),
+    "chat": (("summarize", "pruned"), {"summarize.prompt": "chat"}, "has no chat template; set it to auto or cue in"),
     "cuda": (("post_ppl",), {"compute.device": "cuda"}, "compute.device is cuda, which this machine or this torch"),
 }
 
@@ -688,6 +701,21 @@ def test_summaries_that_are_all_empty(downloaded: Path, run_stage: RunStage, mon
     finished = run_stage("summarize", "original")
     assert_one_line(finished, 1, "the model adds no text to any of 6 documents; change summarize.cue, or raise")
     assert run_stage("summarize", "pruned").status == 0
+
+
+def test_a_chat_template_that_fails_on_one_document(project: Path, run_stage: RunStage) -> None:
+    template = "{% if 'wrong' in messages[0]['content'] %}{{ raise_exception('Not this one.') }}{% endif %}Hi."
+    (project / "mine" / "model" / "chat_template.jinja").write_text(template)
+    texts = [prose(20, row) for row in range(7)]
+    write_jsonl(
+        project / "mine" / "documents.jsonl", [{"text": text, "summary": "a cat"} for text in [*texts, "wrong"]]
+    )
+    write_params(project, changed_params({"summarize.examples": 8}))
+    for item in ("model", "documents"):
+        assert run_stage("download", item).status == 0
+    finished = run_stage("summarize", "original")
+    assert_one_line(finished, 1, "the chat template fails on document '7' (Not this one.); remove the document, or set")
+    assert not Path("data/predictions").exists()
 
 
 def shrunk_by(project: Path, run_stage: RunStage, **changes: Any) -> Finished:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from architectures import BLOCKS, CONFIGS, PRUNABLE, WITH_EXPERTS, tiny
-from conftest import CPU, TINY_PARAMS, magnitude_recipe, prose
+from architectures import BLOCKS, CONFIGS, PRUNABLE, WITH_EXPERTS, operations, tiny
+from conftest import CPU, TINY_PARAMS, document_rows, magnitude_recipe, prose
 from naive_pruning import InputsOf, naive_sparsegpt, naive_wanda
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -19,7 +19,9 @@ from stages.lib.evaluation.summarization import summarize
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
 from stages.lib.inference.blockwise import BlockInputs, through_blocks
-from stages.lib.inference.likelihood import losses_within
+from stages.lib.inference.final_states import OriginalStates, new_final_states
+from stages.lib.inference.flops import flops_per_token
+from stages.lib.inference.likelihood import losses_within, predictions, scored_tokens
 from stages.lib.inference.loading import Loaded, check_causal, load_original, ready
 from stages.lib.plumbing.params import Summarize
 from stages.lib.pruning.calibrated import calibrated_masks
@@ -110,6 +112,28 @@ def test_likelihoods_are_those_of_the_models_own_logits(plain: PreTrainedModel, 
     (found,) = losses_within(loaded, [TEXT[0].numpy()], [1], 1)
     expected = functional.cross_entropy(logits(plain)[0, :-1], TEXT[0, 1:], reduction="none")
     np.testing.assert_allclose(found, expected.double().numpy(), atol=1e-5, rtol=0)
+
+
+def test_the_distance_is_that_of_the_models_own_logits(
+    folder: Path, plain: PreTrainedModel, loaded: Loaded, tmp_path: Path
+) -> None:
+    """Of a model with other weights; the original's head makes logits without its body."""
+    tokens = TEXT[0].numpy()
+    (scored,) = scored_tokens(loaded, [tokens], [1], 1)
+    with new_final_states(tmp_path / "states") as keep:
+        keep(0, scored.states, scored.tokens)
+    with torch.no_grad():
+        for weight in loaded.model.parameters():
+            weight.mul_(0.8)
+    (changed,) = scored_tokens(loaded, [tokens], [1], 1)
+    found = predictions(loaded, changed, OriginalStates(tmp_path / "states", Checkpoint(folder), CPU))
+    before, after = (logits(model)[0, :-1].double().log_softmax(-1) for model in (plain, loaded.model))
+    expected = functional.kl_div(after, before, log_target=True, reduction="none").sum(-1)
+    np.testing.assert_allclose(found["kl"], expected.numpy(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_operations_are_those_of_the_config(folder: Path, loaded: Loaded) -> None:
+    assert flops_per_token(loaded, 100) == operations(loaded.structure.model_type, 100)
 
 
 def test_a_pass_block_by_block_is_a_pass(loaded: Loaded) -> None:
@@ -355,7 +379,7 @@ def test_summaries_do_not_depend_on_the_batch_if_pads_are_read(
     """RWKV reads the pads before a shorter prompt as text."""
     model = made("rwkv", vocab_size=320, hidden_size=32, attention_hidden_size=32, num_hidden_layers=2)
     loaded = saved(model, tokenizer, tmp_path)
-    documents = [prose(30, 1), prose(5, 2), prose(12, 3)]
+    documents = document_rows([prose(30, 1), prose(5, 2), prose(12, 3)])
     settings = {**TINY_PARAMS["summarize"], "max_new_tokens": 6}
     together, apart = (summarize(loaded, documents, Summarize(**{**settings, "batch_size": size})) for size in (3, 1))
     assert together == apart

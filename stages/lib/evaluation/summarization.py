@@ -1,7 +1,6 @@
-"""Summaries by a causal language model, the text that it adds after document and cue, and their ROUGE."""
+"""Summaries by a causal language model, the text that it adds to a prompt, and their ROUGE."""
 
 import re
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,13 +10,13 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import GenerationConfig
 
+from stages.lib.evaluation.prompts import end_tokens, prompts, uses_chat
 from stages.lib.evaluation.rouge import KINDS, Rouge
 from stages.lib.files.errors import UserError, reason_of
 from stages.lib.files.sampling import draw
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
-from stages.lib.inference.tokenizing import tokenize_each
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Summarize
@@ -38,11 +37,12 @@ def predict_summaries(
     """
     documents = draw(documents, settings.examples, seed, "summarize.examples", settings.order)
     references = documents["summary"].tolist()
-    summaries = summarize(loaded, documents["text"].tolist(), settings)
+    summaries = summarize(loaded, documents, settings)
     if not (may_be_empty or any(summaries)):
+        asks = "instruction" if uses_chat(loaded, settings) else "cue"
         raise UserError(
-            f"summaries: the model adds no text to any of {len(summaries)} documents; change summarize.cue, or raise "
-            "summarize.max_new_tokens in params.yaml"
+            f"summaries: the model adds no text to any of {len(summaries)} documents; change summarize.{asks}, or "
+            "raise summarize.max_new_tokens in params.yaml"
         )
     rouge = Rouge(keep_in_memory=True)
     scores = rouge.compute(predictions=summaries, references=references)
@@ -64,24 +64,11 @@ def lead_sentence(document: str) -> str:
     return sentence.group() if sentence else text
 
 
-def prompts(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> list[list[int]]:
-    """Document and cue as tokens, documents truncated at the end. Raises UserError if no room is left for them."""
-    cue = loaded.tokenizer(settings.cue, add_special_tokens=False)["input_ids"]
-    room, first = loaded.context_length - len(cue) - settings.max_new_tokens, len(loaded.first_tokens)
-    if room <= first:
-        special = "special tokens, " if first else ""
-        raise UserError(
-            f"{special}cue and summarize.max_new_tokens take {first + len(cue) + settings.max_new_tokens} tokens, "
-            f"the model {loaded.context_length}; lower max_new_tokens in params.yaml"
-        )
-    return [tokens + cue for tokens in tokenize_each(loaded.tokenizer, documents, room)]
-
-
 @torch.inference_mode()
-def summarize(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -> list[str]:
-    """The text that the model adds after each document and cue, without special tokens.
+def summarize(loaded: Loaded, documents: pd.DataFrame, settings: "Summarize") -> list[str]:
+    """The text that the model adds to each document's prompt, without special tokens.
 
-    Raises UserError if a logit of the next token is not finite.
+    Columns: document, text. Raises UserError if a logit of the next token is not finite, and as `prompts` does.
     """
     tokens = prompts(loaded, documents, settings)
     loaded.model.generation_config = _generation(loaded, settings)
@@ -123,13 +110,12 @@ def _check_logits(dtype: torch.dtype, head: torch.nn.Module, inputs: object, log
 
 def _generation(loaded: Loaded, settings: "Summarize") -> GenerationConfig:
     """Beam or greedy search; only the end of text is taken from the model's own settings."""
-    end = loaded.model.generation_config.eos_token_id
-    end = loaded.tokenizer.eos_token_id if end is None else end
+    ends = end_tokens(loaded, settings)
     return GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
         num_beams=settings.num_beams,
         no_repeat_ngram_size=settings.no_repeat_ngram_size,
         do_sample=False,
-        eos_token_id=end,
-        pad_token_id=end[0] if isinstance(end, list) else end,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else None,
     )

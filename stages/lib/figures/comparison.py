@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from stages.lib.figures.definitions import Estimate, Figure, changes, estimates, items
+from stages.lib.figures.definitions import Estimate, Figure, changes, estimates, items, same_items
 from stages.lib.figures.statistics import Interval, PValue, holm, mcnemar, paired_p
 from stages.lib.files.errors import UserError
 from stages.lib.files.places import MeasureName
@@ -47,24 +47,48 @@ class Comparison:
 
 
 def compare(figure: Figure, tables: Tables, resamples: int, seed: int) -> Comparison:
-    """Compare all models in one figure. Raises UserError if a model was measured on other items."""
-    rows = {model: items(figure.measure, found[figure.measure]) for model, found in tables.items()}
-    _check_same_items(figure.measure, rows)
-    found = estimates(figure, list(rows.values()), resamples, seed)
+    """Compare all models that have a figure.
+
+    A model that reads the text as other tokens has its own perplexity, but no change. Raises UserError if a model was
+    measured on other items for another reason.
+    """
+    original = tables["original"][figure.measure]
+    rows = {
+        model: items(figure.measure, found[figure.measure], original if model != "original" else None)
+        for model, found in tables.items()
+    }
+    own = {model: found for model, found in rows.items() if figure.values in found}
+    same = {model: found for model, found in own.items() if _alike(model, figure.measure, found, rows["original"])}
+    found = dict(zip(same, estimates(figure, list(same.values()), resamples, seed), strict=True))
     changed: dict[tuple[str, str], Change] = {}
-    for reference in REFERENCES:
-        pairs = {model: (rows[reference], rows[model]) for model in rows if model != reference}
+    for reference in (reference for reference in REFERENCES if reference in same):
+        pairs = {model: (same[reference], same[model]) for model in same if model != reference}
         p_values = [_paired_p(figure, *pair, resamples, seed) for pair in pairs.values()]
-        estimated = changes(figure, list(pairs.values()), resamples, seed)
+        estimated = changes(figure, list(pairs.values()), resamples, seed) if pairs else []
         for model, change, p, adjusted in zip(pairs, estimated, p_values, _holm(p_values), strict=True):
             changed[model, reference] = Change(change.value, change.interval, p, adjusted)
-    described = _described(figure, rows["original"])
-    return Comparison(figure, dict(zip(rows, found, strict=True)), changed, len(rows["original"]), *described)
+    estimated_alone = {model: estimates(figure, [own[model]], resamples, seed)[0] for model in own if model not in same}
+    ordered = {model: (found | estimated_alone)[model] for model in own}
+    return Comparison(figure, ordered, changed, len(rows["original"]), *_described(figure, rows["original"]))
+
+
+def _alike(model: str, measure: MeasureName, rows: pd.DataFrame, original: pd.DataFrame) -> bool:
+    """Whether a model has the original's items: one that reads the text as other tokens has not.
+
+    Raises UserError if they differ for another reason.
+    """
+    alike = same_items(measure, rows, original)
+    if not alike and (measure != "perplexity" or "kl" in rows):
+        raise UserError(
+            f"{model} was measured on other items, and cannot be compared with the original item by item; "
+            "run `dvc repro`, or remove it from compare.variants in params.yaml"
+        )
+    return alike
 
 
 def _paired_p(figure: Figure, before: pd.DataFrame, after: pd.DataFrame, resamples: int, seed: int) -> PValue:
     if figure.proportion:
-        return PValue(mcnemar(before["right"].to_numpy(bool), after["right"].to_numpy(bool)))
+        return PValue(mcnemar(before[figure.values].to_numpy(bool), after[figure.values].to_numpy(bool)))
     return paired_p((after[figure.values] - before[figure.values]).to_numpy(np.float64), resamples, seed)
 
 
@@ -87,19 +111,6 @@ def _described(figure: Figure, rows: pd.DataFrame) -> tuple[str, float | None, s
         return f"{len(rows):,} reviews", rows["label"].value_counts(normalize=True).max(), "most frequent class"
     if figure.measure == "classify":
         return f"{len(rows):,} reviews", None, ""
+    if figure.key == "degenerate":
+        return f"{len(rows)} documents", None, ""
     return f"{len(rows)} documents", float(rows[f"lead_{figure.key}"].mean()), "first sentence"
-
-
-def _check_same_items(measure: MeasureName, rows: Mapping[str, pd.DataFrame]) -> None:
-    same: Sequence[str] = {
-        "perplexity": ["tokens", "bytes"],
-        "classify": ["document", "label"],
-        "summarize": ["document"],
-    }[measure]
-    for model, found in rows.items():
-        if not found[same].equals(rows["original"][same]):
-            others = "tokens, by another tokenizer" if measure == "perplexity" else "items"
-            raise UserError(
-                f"{model} was measured on other {others}, and cannot be compared with the original item by item; "
-                "run `dvc repro`, or remove it from compare.variants in params.yaml"
-            )

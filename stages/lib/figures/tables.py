@@ -76,4 +76,4 @@ def _nats_per_million(rows: pd.DataFrame, pruned_weights: int) -> float:
 
 
 def _items(scores: pd.DataFrame) -> pd.DataFrame:
-    return items("perplexity", scores[["document", "window", "tokens", "bytes", "nll"]])
+    return items("perplexity", scores[["document", "window", "end", "bytes", "nll"]])

@@ -11,19 +11,19 @@ them there. They take up room in the window and are never scored; the text's tok
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tqdm import tqdm
-from transformers.utils import ModelOutput
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.rows import SEPARATOR
 from stages.lib.inference.batches import by_length, pad
 from stages.lib.inference.device import check_finite
-from stages.lib.inference.loading import Loaded, replaced_forward
+from stages.lib.inference.final_states import OriginalStates, logits_of, vocabulary
+from stages.lib.inference.loading import Loaded
 from stages.lib.inference.tokenizing import first_tokens, room_for_text
 
 if TYPE_CHECKING:
@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 
 Tokens = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.float64]
+Columns = dict[str, npt.NDArray[Any]]
 
 LOGITS_AT_ONCE = 1 << 23
-"""How many logits are held at once: 32 MiB of float32, instead of 200 MB for a window of SmolLM2."""
+"""How many logits of a model are held at once: 32 MiB of float32, instead of 200 MB for a window of SmolLM2."""
+
+_NATS = {"nll": "losses", "kl": "divergences from the original"}
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,23 @@ def windows(tokens: int, context: int, stride: int, first: int = 0) -> Iterator[
             return
 
 
-def negative_log_likelihoods(
-    loaded: Loaded, text: TokenizedText, settings: "Perplexity"
-) -> tuple[Losses, npt.NDArray[np.bool_]]:
-    """Each token's negative log-likelihood in nats, and whether it is scored; 0 where not. Both of shape (tokens,).
+@dataclass(frozen=True)
+class Scored:
+    """Tokens of a sequence that are scored, and the final hidden states that predict them."""
 
-    Raises UserError if the text is shorter than a window, a window longer than the model takes or without room for
-    the text, or a loss not finite.
+    sequence: int
+    """Its number: that of a window of the text, from 0."""
+    tokens: torch.Tensor
+    """Shape: (tokens,)."""
+    states: torch.Tensor
+    """Shape: (tokens, hidden)."""
+
+
+def scored_windows(loaded: Loaded, text: TokenizedText, settings: "Perplexity") -> Iterator[Scored]:
+    """The scored tokens of each of the text's windows, in the order in which they are computed.
+
+    Raises UserError if the text is shorter than a window, or a window longer than the model takes or without room for
+    the text.
     """
     count, context = len(text.tokens), settings.context
     if context > loaded.context_length:
@@ -129,59 +142,67 @@ def negative_log_likelihoods(
             "give a longer text, or lower perplexity.context in params.yaml"
         )
     plan = list(text.windows(settings))
-    parts = losses_within(
-        loaded,
-        [text.within(window) for window in plan],
-        [len(text.first) + window.scored - window.begin for window in plan],
-        settings.batch_size,
-    )
-    losses, scored = np.zeros(count), np.zeros(count, dtype=np.bool_)
-    for window, part in zip(plan, parts, strict=True):
-        losses[window.scored : window.end], scored[window.scored : window.end] = part, True
-    return losses, scored
+    firsts = [len(text.first) + window.scored - window.begin for window in plan]
+    return scored_tokens(loaded, [text.within(window) for window in plan], firsts, settings.batch_size)
 
 
 @torch.inference_mode()
-def losses_within(loaded: Loaded, sequences: Sequence[Tokens], firsts: Sequence[int], batch_size: int) -> list[Losses]:
-    """The negative log-likelihoods, in nats, of each sequence's tokens from `firsts` (1 or more) on.
+def scored_tokens(
+    loaded: Loaded, sequences: Sequence[Tokens], firsts: Sequence[int], batch_size: int
+) -> Iterator[Scored]:
+    """Each sequence's tokens from `firsts` (1 or more) on.
 
-    Raises UserError if one is not finite, with the number of its sequence, a window of the text, from 0.
     Sequences of similar length share a batch. They are padded on the right, which no token of a causal model attends
     to, so a batch changes nothing but the speed.
     """
-    found: list[Losses] = [np.empty(0)] * len(sequences)
-    scored = [len(sequence) - first for sequence, first in zip(sequences, firsts, strict=True)]
-    with tqdm(total=sum(scored), unit="tok", desc="perplexity") as progress:
-        lengths = [len(sequence) for sequence in sequences]
+    lengths = [len(sequence) for sequence in sequences]
+    with tqdm(total=sum(lengths) - sum(firsts), unit="tok", desc="perplexity") as progress:
         for batch in by_length(lengths, 1 if loaded.lengths_matter else batch_size):
             # The state before a token predicts it, so the last one is not read.
             inputs, _ = pad([sequences[index][:-1] for index in batch], 0, "right")
-            output = loaded.body(input_ids=inputs.to(loaded.device), use_cache=False)
-            hidden = output.last_hidden_state
-            states = [hidden[row, firsts[index] - 1 : len(sequences[index]) - 1] for row, index in enumerate(batch)]
-            wanted = torch.from_numpy(np.concatenate([sequences[index][firsts[index] :] for index in batch]))
-            losses = _cross_entropies(loaded, output, torch.cat(states), wanted.to(loaded.device))
-            ends = np.cumsum([scored[index] for index in batch])
-            for index, part in zip(batch, np.split(losses, ends[:-1]), strict=True):
-                check_finite(torch.from_numpy(part), f"the losses of window {index}", loaded.runs_on.dtype)
-                found[index] = part
-            progress.update(len(losses))
-    return found
+            hidden = loaded.body(input_ids=inputs.to(loaded.device), use_cache=False).last_hidden_state
+            for row, index in enumerate(batch):
+                first, length = firsts[index], lengths[index]
+                yield Scored(index, torch.from_numpy(sequences[index][first:]), hidden[row, first - 1 : length - 1])
+                progress.update(length - first)
 
 
-def _cross_entropies(loaded: Loaded, output: ModelOutput, states: torch.Tensor, wanted: torch.Tensor) -> Losses:
-    """Cross entropies of the wanted tokens, computed for some states at a time.
+@torch.inference_mode()
+def predictions(loaded: Loaded, scored: Scored, original: OriginalStates | None = None) -> Columns:
+    """A model's predictions in the place of some tokens, with logits held for a slice of them at a time.
 
-    The model itself makes logits of states, since some scale or cap them: it is given `output`, the body's, with other
-    states in place of a pass of the body. Shapes: (tokens, hidden) and (tokens,).
+    Columns, all of shape (tokens,): nll (the tokens' negative log-likelihoods, in nats); with the original's states,
+    also kl (KL(original ‖ model) over the whole vocabulary, in nats), top and original_top (the tokens that are most
+    likely by the model and by the original). Raises UserError if a figure is not finite.
     """
-    step = max(1, LOGITS_AT_ONCE // loaded.model.get_output_embeddings().weight.shape[0])
-    losses = []
-    with replaced_forward([loaded.body], lambda *arguments, **named: output):
-        for some, tokens in zip(torch.split(states, step), torch.split(wanted, step), strict=True):
-            output.last_hidden_state = some[None]
-            logits = loaded.model(input_ids=tokens[None], use_cache=False).logits[0].float()
-            # By `cross_entropy`, the sums over a large vocabulary would be too small by some 1e-5 in float32.
-            losses.append(logits.logsumexp(dim=1) - logits.gather(1, tokens[:, None]).squeeze(1))
-    found: Losses = torch.cat(losses).cpu().double().numpy()
-    return found
+    step = max(1, LOGITS_AT_ONCE // vocabulary(loaded))
+    states = original.of(scored.sequence) if original else scored.states
+    slices: list[dict[str, torch.Tensor]] = []
+    for begin in range(0, len(scored.tokens), step):
+        part = slice(begin, begin + step)
+        logits = logits_of(loaded, scored.states[part])
+        # By `log_softmax`, the sums over a large vocabulary would be too small by some 1e-5 in float32.
+        logits -= logits.logsumexp(dim=1, keepdim=True)
+        found = {"nll": -logits.gather(1, scored.tokens[part, None].to(logits.device)).squeeze(1)}
+        if original:
+            dense = logits_of(original.head, states[part])
+            dense -= dense.logsumexp(dim=1, keepdim=True)
+            found |= {"top": logits.argmax(dim=1), "original_top": dense.argmax(dim=1)}
+            torch.sub(dense, logits, out=logits)
+            found["kl"] = torch.linalg.vecdot(dense.exp_(), logits).clamp(min=0)  # rounding may go below
+        slices.append(found)
+    columns = {key: torch.cat([found[key] for found in slices]).cpu() for key in slices[0]}
+    for key in [key for key in _NATS if key in columns]:
+        check_finite(columns[key], f"the {_NATS[key]} of window {scored.sequence}", loaded.runs_on.dtype)
+        columns[key] = columns[key].double()  # sums of many are too coarse in float32
+    return {key: column.numpy() for key, column in columns.items()}
+
+
+def losses_within(loaded: Loaded, sequences: Sequence[Tokens], firsts: Sequence[int], batch_size: int) -> list[Losses]:
+    """The negative log-likelihoods, in nats, of each sequence's tokens from `firsts` (1 or more) on.
+
+    Raises UserError if one is not finite.
+    """
+    scored = scored_tokens(loaded, sequences, firsts, batch_size)
+    found = {each.sequence: predictions(loaded, each)["nll"] for each in scored}
+    return [found[sequence] for sequence in range(len(sequences))]

@@ -26,6 +26,7 @@ from stages.lib.recipes.kind import Materialized, first_names
 from stages.lib.recipes.original import Original
 from stages.lib.recipes.recipe import apply
 from stages.lib.weights.checkpoint import Checkpoint
+from stages.lib.weights.module_tree import config_of
 from stages.lib.weights.stored_names import stored_weights
 from stages.lib.weights.structure import Structure
 
@@ -134,6 +135,24 @@ def ready(made: Materialized, device: Device, keep_masks: bool = False) -> Loade
     model.get_input_embeddings().register_forward_pre_hook(_check_tokens)
     masks = {name: mask.to(device.device) for name, mask in made.masks.items()} if keep_masks else {}
     return Loaded(model, tokenizer, made.checkpoint, made.structure, device, masks)
+
+
+def load_head(checkpoint: Checkpoint, device: Device) -> Loaded:
+    """Load the part of a base that makes logits of final hidden states: its body has no weights, and cannot run."""
+    config = config_of(checkpoint.config, checkpoint.folder)
+    with torch.device("meta"):
+        model: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).eval()
+    loaded = Loaded(model, None, checkpoint, checkpoint.structure, device)
+    in_head, in_body = (
+        {id(weight) for weight in part.parameters()} for part in (model.get_output_embeddings(), loaded.body)
+    )
+    wanted = {name for name, weight in model.named_parameters() if id(weight) in in_head or id(weight) not in in_body}
+    names = {stored.parameter: name for name, stored in stored_weights(model).items() if stored.parameter in wanted}
+    tensors = checkpoint.tensors(names.values())
+    weights = {parameter: tensors[name].to(device.device, device.dtype) for parameter, name in names.items()}
+    model.load_state_dict(weights, strict=False, assign=True)
+    model.tie_weights()
+    return loaded
 
 
 @contextmanager

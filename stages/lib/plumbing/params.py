@@ -127,11 +127,26 @@ class Classify(Section):
 class Summarize(Section):
     examples: int = Field(ge=1, description="a whole number from 1")
     order: Literal["shuffled", "first"] = Field(description="shuffled (by the seed) or first")
-    cue: str = Field(min_length=1, description="the text that follows the document and asks for its summary")
+    prompt: Literal["auto", "chat", "cue"] = Field(
+        description="auto (chat if the model's tokenizer has a chat template, otherwise cue), chat or cue"
+    )
+    instruction: str = Field(
+        description="a text with one {document} in it, which asks for the document's summary (prompt chat)"
+    )
+    cue: str = Field(
+        min_length=1, description="the text that follows the document and asks for its summary (prompt cue)"
+    )
     max_new_tokens: int = Field(ge=1, description="a whole number of tokens from 1")
     num_beams: int = Field(ge=1, description="a whole number from 1")
     no_repeat_ngram_size: int = Field(ge=0, description="a whole number from 0 (off)")
     batch_size: int = Field(ge=1, description="a whole number of documents from 1")
+
+    @field_validator("instruction")
+    @classmethod
+    def _has_one_place(cls, instruction: str) -> str:
+        if (found := instruction.count("{document}")) != 1:
+            raise ValueError(f"{{document}} occurs {found} times")
+        return instruction
 
 
 def _distinct_variants(names: list[str]) -> list[str]:

@@ -29,6 +29,8 @@ class Size:
     distinct_parameters: int
     """A tensor that several blocks share counts once."""
     effective_parameters: int
+    flops_per_token: int
+    """Of the matrix products for one token with a whole context before it."""
     stored_bytes: int
     """Of the recipe, or of the weights for the original, on which the recipes are based."""
 
@@ -48,6 +50,8 @@ class Results:
     """As `sensitivity_tables` returns them."""
     absent: Mapping[str, str]
     """The models that the study has but this run does not, and the reason."""
+    no_distance: Mapping[str, str]
+    """The models whose predictions cannot be compared with the original's token by token, and the reason."""
     sparsity: float
     """The share of the prunable weights that is pruned."""
     vocabulary: int
@@ -95,6 +99,11 @@ def read_results(params: "Params", tables: Tables) -> Results:
         frontier=read_frontier(FRONTIER, params.frontier, *resampling),
         sensitivity=sensitivity_tables(read_table(SENSITIVITY), *resampling),
         absent=left_out | ({"distilled": distilled.reason} if distilled.source == "none" else {}),
+        no_distance={
+            model: "another tokenizer"
+            for model, found in tables.items()
+            if model != "original" and "kl" not in found["perplexity"]
+        },
         sparsity=float(sizes["pruned"]["pruned_weights"] / sizes["pruned"]["prunable_weights"]),
         vocabulary=int(read_config(MODEL)["vocab_size"]),
         harness=read_harness(params.harness),
@@ -107,8 +116,8 @@ def summary(results: Results) -> pd.DataFrame:
     for model, size in results.sizes.items():
         row: dict[str, Any] = {"model": model, **vars(size)}
         for comparison in results.comparisons:
-            key, estimate = comparison.figure.key, comparison.estimates[model]
-            row |= dict.fromkeys([key, f"{key}_low", f"{key}_high"]) | estimate.rounded(key)
+            key, estimate = comparison.figure.key, comparison.estimates.get(model)
+            row |= dict.fromkeys([key, f"{key}_low", f"{key}_high"]) | (estimate.rounded(key) if estimate else {})
             row[f"{key}_n"] = comparison.n
             for reference in REFERENCES:
                 found = comparison.changes.get((model, reference))
