@@ -77,12 +77,12 @@ def prose(words: int, seed: int = 0) -> str:
     return " ".join(generator.choice(WORDS) for _ in range(words))
 
 
-def train_tokenizer() -> PreTrainedTokenizerFast:
+def train_tokenizer(vocab_size: int = 320) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=320,
+        vocab_size=vocab_size,
         special_tokens=["<|end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -91,6 +91,20 @@ def test_storage(study: Path) -> None:
     assert re.fullmatch(r"reading a stored mask: [\d.]+ s, [\d.]+ × a copy of as many bytes", lines[-1])
 
 
+def test_speed(study: Path) -> None:
+    found = json.loads(run(study, "benchmarks.speed", "--context", "64", "--new-tokens", "4", "--pairs", "1"))
+    assert list(found) == ["original", "pruned", "2:4", "compressed_2"]  # of two blocks
+    flops = {name: row["flops_per_token"] for name, row in found.items()}
+    assert flops["original"] == flops["pruned"] == flops["2:4"] > flops["compressed_2"]
+    assert all(row["reads_per_second"] > 0 and row["writes_per_second"] > 0 for row in found.values())
+
+
+def test_distance(study: Path) -> None:
+    run(study, "stages.prune")
+    found = json.loads(run(study, "benchmarks.distance", "--tokens", "2048", "--pairs", "1"))
+    assert found["largest_difference_from_a_plain_loop"] < 1e-5 < found["kl_divergence"]
+
+
 def test_prompts(study: Path) -> None:
     rows = [line.strip("| ").split(" | ") for line in run(study, "benchmarks.prompts", "--documents", "2").splitlines()]
     assert len(rows) == 2 + 6 + 6 + 1

@@ -41,12 +41,16 @@ def pruned(tiny_folder: Path, tmp_path: Path) -> Loaded:
 
 @pytest.fixture
 def states(dense: Loaded, tmp_path: Path) -> Path:
-    score_original(dense, DOCUMENTS, SETTINGS, tmp_path / "states")
+    score_original(dense, tokenize(dense.tokenizer, DOCUMENTS), SETTINGS, tmp_path / "states")
     return tmp_path / "states"
 
 
 def of_original(folder: Path, states: Path) -> OriginalStates:
     return OriginalStates(states, Checkpoint(folder), CPU)
+
+
+def scored(loaded: Loaded, original: OriginalStates) -> pd.DataFrame:
+    return score_text(loaded, tokenize(loaded.tokenizer, DOCUMENTS), SETTINGS, original)
 
 
 def naive(first: PreTrainedModel, second: PreTrainedModel, tokens: Sequence[int]) -> pd.DataFrame:
@@ -83,7 +87,7 @@ def test_equals_a_plain_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(likelihood, "LOGITS_AT_ONCE", logits_at_once)
-    table = score(pruned, DOCUMENTS, SETTINGS, of_original(tiny_folder, states))
+    table = scored(pruned, of_original(tiny_folder, states))
     expected = naive(dense.model, pruned.model, pruned.tokenizer(SEPARATOR.join(DOCUMENTS))["input_ids"])
     for column in ("nll", "kl"):
         np.testing.assert_allclose(table[column], expected[column], rtol=0, atol=1e-5)
@@ -96,14 +100,14 @@ def test_equals_a_plain_loop(
 
 
 def test_the_original_is_at_no_distance_from_itself(tiny_folder: Path, dense: Loaded, states: Path) -> None:
-    table = score(dense, DOCUMENTS, SETTINGS, of_original(tiny_folder, states))
+    table = scored(dense, of_original(tiny_folder, states))
     assert table["kl"].max() == 0
     assert (table["same_top"] == 1).all()
 
 
 def test_scores_do_not_depend_on_the_distance(tiny_folder: Path, pruned: Loaded, states: Path) -> None:
     columns = ["document", "window", "end", "bytes", "nll"]
-    with_distance = score(pruned, DOCUMENTS, SETTINGS, of_original(tiny_folder, states))
+    with_distance = scored(pruned, of_original(tiny_folder, states))
     assert with_distance[columns].equals(score(pruned, DOCUMENTS, SETTINGS))
 
 
@@ -121,7 +125,7 @@ def test_a_changed_head_is_compared_with_the_originals_own(tiny_folder: Path, de
         dense.model.get_output_embeddings().weight *= 0.5
         before = load(tiny_folder, Path("data/original"), CPU)
     expected = naive(before.model, dense.model, before.tokenizer(SEPARATOR.join(DOCUMENTS))["input_ids"])
-    table = score(dense, DOCUMENTS, SETTINGS, of_original(tiny_folder, states))
+    table = scored(dense, of_original(tiny_folder, states))
     np.testing.assert_allclose(table["kl"], expected["kl"], rtol=0, atol=1e-5)
 
 
@@ -136,7 +140,7 @@ def test_other_tokens_have_no_distance(
 
 def test_another_vocabulary_has_no_distance(tiny_folder: Path, pruned: Loaded, states: Path) -> None:
     pruned.model.resize_token_embeddings(384)
-    table = score(pruned, DOCUMENTS, SETTINGS, of_original(tiny_folder, states))
+    table = scored(pruned, of_original(tiny_folder, states))
     assert "kl" not in table
 
 
@@ -151,4 +155,4 @@ def test_a_divergence_that_is_not_finite_names_its_window(tiny_folder: Path, den
     with torch.no_grad():
         original.head.model.get_output_embeddings().weight[0] = torch.nan
     with pytest.raises(UserError, match="the divergences from the original of window 0 are not finite"):
-        score(dense, DOCUMENTS, SETTINGS, original)
+        scored(dense, original)

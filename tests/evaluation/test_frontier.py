@@ -99,7 +99,7 @@ def test_the_picture(points: pd.DataFrame, tmp_path: Path) -> None:
     perplexity = Comparison(
         FIGURES[0], {name: Estimate(value, Interval(1, 2)) for name, value in models.items()}, {}, 3, "3 items"
     )
-    sizes = {name: Size(100, 100, 90, 1) for name in models}
+    sizes = {name: Size(100, 100, 90, 200, 1) for name in models}
     for folder in (tmp_path / "one", tmp_path / "other"):
         draw_frontier(points, perplexity, sizes, folder / "frontier.svg")
     assert (tmp_path / "one/frontier.svg").read_bytes() == (tmp_path / "other/frontier.svg").read_bytes()

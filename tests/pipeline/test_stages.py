@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from architectures import BLOCKS, PRUNABLE, tiny
-from conftest import Finished, changed_params, make_project, write_params
+from conftest import Finished, changed_params, make_project, train_tokenizer, write_params
 from transformers import PreTrainedTokenizerFast
 
 RunStage = Callable[..., Finished]
@@ -143,6 +144,29 @@ def test_a_model_of_another_architecture(
             == f"error: export: data/recovered/{name}: there is no such model. {reason} Choose another one\n"
         )
     assert metric("perplexity/pruned")["perplexity"] != metric("perplexity/original")["perplexity"]
+
+
+def test_a_model_of_another_tokenizer_has_no_distance(
+    tmp_path: Path, tiny_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, run_stage: RunStage
+) -> None:
+    make_project(tmp_path, tiny_folders["llama"])
+    monkeypatch.chdir(tmp_path)
+    tiny("gpt2").save_pretrained("mine/other")
+    train_tokenizer(280).save_pretrained("mine/other")
+    distilled = {"source": "local", "path": "mine/other"}
+    write_params(tmp_path, changed_params({"compare.variants": ["distilled", "compressed_2"], "distilled": distilled}))
+    run_all(run_stage, ["distilled", "compressed_2"])
+    found, original = metric("perplexity/distilled"), metric("perplexity/original")
+    assert found["tokens"] != original["tokens"]
+    assert not {"kl_divergence", "same_top"} & found.keys()
+    assert metric("classify/distilled")["flips"] >= 0
+    changes = pd.read_csv("metrics/changes.csv")
+    compared = changes.groupby("model")["measure"].agg(set)
+    assert not {"perplexity", "bits_per_byte", "kl_divergence", "same_top"} & compared["distilled"]
+    assert {"accuracy", "flips", "rougeL"} <= compared["distilled"]
+    assert {"perplexity", "kl_divergence", "same_top"} <= compared["compressed_2"]
+    (row,) = [line for line in Path("report/report.md").read_text().splitlines() if line.startswith("| distilled |")]
+    assert "another tokenizer" in row
 
 
 @pytest.mark.parametrize("error", ["RuntimeError", "UserError"])

@@ -59,6 +59,9 @@ def test_the_table_holds_the_metrics(measured: Path, run_stage: RunStage) -> Non
         for cell, source in zip(
             row[1:3], (f"{figure.measure}/{model}" for model in ("original", "pruned")), strict=True
         ):
+            if figure.distance and source.endswith("original"):
+                assert cell == "—"
+                continue
             shown = cell.split(" ")[0].replace(",", "")
             places = len(shown.split(".")[1])
             assert float(shown) == pytest.approx(metric(source)[key], abs=0.51 * 10**-places), name
@@ -95,11 +98,11 @@ def test_the_same_bytes_each_time(measured: Path, run_stage: RunStage) -> None:
         outputs.append({path.name: path.read_bytes() for path in written})
     assert outputs[0] == outputs[1]
     assert set(outputs[0]) == {
-        *("report.md", "cost.svg", "frontier.svg", "sensitivity.svg"),
+        *("report.md", "cost.svg", "distance.svg", "frontier.svg", "sensitivity.svg"),
         *("summary.csv", "changes.csv", "frontier.csv"),
         *("sparsities.csv", "matrices.csv", "blocks.csv"),
     }
-    for picture in ("cost.svg", "frontier.svg", "sensitivity.svg"):
+    for picture in ("cost.svg", "distance.svg", "frontier.svg", "sensitivity.svg"):
         ElementTree.fromstring(outputs[0][picture])
 
 
@@ -162,7 +165,10 @@ def test_the_changes_are_those_of_the_summary(measured: Path, run_stage: RunStag
     assert run_stage("report").status == 0
     summary = pd.read_csv("metrics/summary.csv").set_index("model")
     table = pd.read_csv("metrics/changes.csv")
-    assert len(table) == len(FIGURES) * 2 * 3  # figures, references, and all models but the reference
+    distances = sum(figure.distance for figure in FIGURES)
+    assert (
+        len(table) == (len(FIGURES) - distances) * 2 * 3 + distances * 2
+    )  # references, and the models compared with each
     for row in table.itertuples():
         ours, theirs = summary.loc[row.model, row.measure], summary.loc[row.reference, row.measure]
         assert row.change == ("ratio" if row.measure == "perplexity" else "difference")
@@ -184,6 +190,9 @@ P_VALUES = {
 def comparison_of(key: str, n: int, values: dict[str, float]) -> Comparison:
     figure = next(figure for figure in FIGURES if figure.key == key)
     interval = Interval(0.5, 1.5)
+    if figure.distance:
+        lacking = ("original", "other_vocabulary") if figure.measure == "perplexity" else ("original",)
+        values = {model: value for model, value in values.items() if model not in lacking}
     return Comparison(
         figure,
         {model: Estimate(value, interval) for model, value in values.items()},
@@ -191,7 +200,7 @@ def comparison_of(key: str, n: int, values: dict[str, float]) -> Comparison:
             (model, reference): Change(1.0, None, *p_values)
             for reference, p_values in P_VALUES.items()
             for model in values
-            if model != reference
+            if model != reference and reference in values
         },
         n,
         f"{n} items",
@@ -199,13 +208,12 @@ def comparison_of(key: str, n: int, values: dict[str, float]) -> Comparison:
 
 
 def page(settings: dict[str, str], n: int = 100, sensitivity_items: int = 40, **values: float) -> str:
-    comparisons = [comparison_of(key, n, values) for key in ("perplexity", "bits_per_byte", "accuracy", "rougeL")]
-    sizes = dict.fromkeys(values, Size(10, 9, 8, 1))
+    comparisons = [comparison_of(figure.key, n, values) for figure in FIGURES]
+    sizes = dict.fromkeys(values, Size(10_000_000, 9_000_000, 8_000_000, 70_000_000, 1))
     frontier = pd.DataFrame(columns=list(COLUMNS))
     sensitivity = {name: table.assign(items=sensitivity_items) for name, table in SENSITIVITY.items()}
-    return render(
-        Results(comparisons, sizes, {}, frontier, sensitivity, {"distilled": "Why | not."}, 0.2, 50), settings
-    )
+    absent, no_distance = {"distilled": "Why | not."}, {"other_vocabulary": "another tokenizer"}
+    return render(Results(comparisons, sizes, {}, frontier, sensitivity, absent, no_distance, 0.2, 50), settings)
 
 
 def test_settings_are_escaped() -> None:
@@ -217,6 +225,31 @@ def test_settings_are_escaped() -> None:
     )
     assert "| +1.000 | 100 items; p ≤ 0.0002, corrected p ≤ 0.0499 |" in report
     assert "| distilled: not measured. Why \\| not. |" in report
+
+
+def test_a_distance_has_no_change_and_one_that_is_missing_a_reason() -> None:
+    report = page({}, original=1.0, pruned=0.25, other_vocabulary=3.0)
+    assert "differs from the original's for 75.0% of tokens (KL divergence 0.250 nats per token)" in report
+    assert "| KL divergence ↓ | — | 0.250 [0.500, 1.500] |  | 100 items |" in report
+    head, _, original, pruned, other = table_after(report, "## All models")
+    columns = head[head.index("perplexity ↓") :]
+    shown = [dict(zip(columns, row[-len(columns) :], strict=True)) for row in (original, pruned, other)]
+    for name in ("KL divergence ↓", "same top token ↑"):
+        assert [row[name].split(" [")[0] for row in shown] == ["—", "0.250", "another tokenizer"]
+    assert [row["flips ↓"].split(" [")[0] for row in shown] == ["—", "0.250", "3.000"]
+    assert "—" not in {row["perplexity ↓"] for row in shown}
+
+
+def table_after(report: str, heading: str) -> list[list[str]]:
+    """The cells of the first five lines of a table."""
+    lines = report.split(f"{heading}\n\n")[1].splitlines()[:5]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_sizes_have_a_table_of_their_own() -> None:
+    head, _, original, *_ = table_after(page({}, original=1.0, pruned=2.0, merged_2=3.0), "## Sizes")
+    assert head == ["model", "parameters", "distinct", "effective", "stored, bytes", "FLOPs per token"]
+    assert original == ["original", "10,000,000", "9,000,000", "8,000,000", "1", "70,000,000"]
 
 
 def test_significant_differences_are_marked() -> None:

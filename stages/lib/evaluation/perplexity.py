@@ -19,16 +19,13 @@ BEFORE_RECOVERY = "nll_before_recovery"
 """The column of a recovered model's scores before recovery."""
 
 
-def score(
-    loaded: "Loaded", documents: Sequence[str], settings: "Perplexity", original: OriginalStates | None = None
-) -> pd.DataFrame:
+def score(loaded: "Loaded", documents: Sequence[str], settings: "Perplexity") -> pd.DataFrame:
     """Score documents, joined to one text, as `score_text` does."""
-    return score_text(loaded, tokenize(loaded.tokenizer, documents), settings, original)
+    return score_text(loaded, tokenize(loaded.tokenizer, documents), settings)
 
 
-def score_original(loaded: "Loaded", documents: Sequence[str], settings: "Perplexity", states: Path) -> pd.DataFrame:
-    """Score documents with the original as `score` does, and write its final hidden states into a folder."""
-    text = tokenize(loaded.tokenizer, documents)
+def score_original(loaded: "Loaded", text: TokenizedText, settings: "Perplexity", states: Path) -> pd.DataFrame:
+    """Score a text with the original as `score_text` does, and write its final hidden states into a folder."""
     found: dict[int, Columns] = {}
     with new_final_states(states) as keep:
         for scored in scored_windows(loaded, text, settings):

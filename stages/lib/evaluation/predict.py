@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from stages.lib.evaluation.perplexity import BEFORE_RECOVERY, score, score_original
+from stages.lib.evaluation.perplexity import BEFORE_RECOVERY, score, score_original, score_text
 from stages.lib.files.parquet import absent_table, write_table
 from stages.lib.files.places import (
     DOCUMENTS,
@@ -22,6 +22,7 @@ from stages.lib.files.rows import read_rows
 from stages.lib.inference.device import Device, set_up
 from stages.lib.inference.final_states import OriginalStates
 from stages.lib.inference.flops import flops_per_token
+from stages.lib.inference.likelihood import tokenize
 from stages.lib.inference.loading import check_causal, ready
 from stages.lib.recipes.changed import RECOVERY, Changed
 from stages.lib.recipes.left_out import LeftOut
@@ -52,12 +53,12 @@ def predict(model: str, measures: Collection[MeasureName], params: "Params") -> 
         tables["size"]["flops_per_token"] = flops_per_token(loaded, params.perplexity.context)
     if "perplexity" in measures:
         check_causal(loaded)
-        documents = read_rows(TEXT, "test")["text"].tolist()
+        text = tokenize(loaded.tokenizer, read_rows(TEXT, "test")["text"].tolist())
         if model == "original":
-            tables["perplexity"] = score_original(loaded, documents, params.perplexity, FINAL_STATES)
+            tables["perplexity"] = score_original(loaded, text, params.perplexity, FINAL_STATES)
         else:
             original = OriginalStates(FINAL_STATES, checkpoint, device)
-            tables["perplexity"] = score(loaded, documents, params.perplexity, original)
+            tables["perplexity"] = score_text(loaded, text, params.perplexity, original)
         if unrecovered is not None:
             tables["perplexity"][BEFORE_RECOVERY] = unrecovered["nll"]
     if "summarize" in measures:

@@ -27,9 +27,13 @@ _NAMES = {
     "prunable_weights": "prunable weights",
     "pruned_weights": "weights set to zero",
     "sparsity": "share of the prunable weights",
+    "flops_per_token": "operations per token, in matrix products",
     UNRECOVERED.key: "perplexity before recovery",
     **{figure.key: figure.name for figure in FIGURES},
+    "kl_divergence": "KL divergence from the original, nats per token",
+    "same_top": "share of tokens with the same most likely token as by the original",
     "accuracy": "accuracy of a classification head",
+    "flips": "share of reviews with another predicted class than by the original",
     "tokens": "tokens scored",
     "lead_rougeL": "ROUGE-L of the first sentence",
 }

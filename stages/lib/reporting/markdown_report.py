@@ -6,6 +6,7 @@ from stages.lib.figures.comparison import Comparison
 from stages.lib.reporting.study import Results
 from stages.lib.reporting.templates import rendered
 from stages.lib.reporting.wording import (
+    NO_DISTANCE,
     Cell,
     answer,
     changed,
@@ -16,6 +17,7 @@ from stages.lib.reporting.wording import (
     models_table,
     notes,
     p_value,
+    size_rows,
     with_interval,
 )
 
@@ -33,6 +35,7 @@ def render(results: Results, settings: Mapping[str, str]) -> str:
         pair=[_pair(comparison) for comparison in results.comparisons],
         columns=columns,
         models=rows,
+        sizes=size_rows(results.sizes),
         notes=notes(results),
         frontier=frontier_rows(results.frontier),
         matrices=matrix_rows(results.sensitivity["matrices"]),
@@ -45,17 +48,22 @@ def _marked(cell: Cell) -> str:
 
 
 def _pair(comparison: Comparison) -> list[str]:
-    """One figure of the original and the pruned model, its change, and what it is computed on."""
-    original, pruned = comparison.estimates["original"], comparison.estimates["pruned"]
-    change = comparison.changes["pruned", "original"]
-    digits = decimals(original.value)
+    """One figure of the original and the pruned model, its change, and what it is computed on.
+
+    The original has no distance to itself, so that a distance has no change.
+    """
+    original, pruned = comparison.estimates.get("original"), comparison.estimates["pruned"]
+    change = comparison.changes.get(("pruned", "original"))
+    digits = decimals((original or pruned).value)
     on = [comparison.items]
     if comparison.baseline is not None:
         on.append(f"{comparison.baseline_name} {comparison.baseline:.3f}")
+    if change is not None:
+        on.append(f"p {p_value(change.p)}, corrected p {p_value(change.p_holm)}")
     return [
         headed(comparison),
-        with_interval(original.value, original.interval, digits),
+        with_interval(original.value, original.interval, digits) if original else NO_DISTANCE,
         with_interval(pruned.value, pruned.interval, digits),
-        changed(comparison, change, digits),
-        "; ".join([*on, f"p {p_value(change.p)}, corrected p {p_value(change.p_holm)}"]),
+        changed(comparison, change, digits) if change else "",
+        "; ".join(on),
     ]

@@ -10,13 +10,19 @@ import pandas as pd
 from stages.lib.figures.comparison import REFERENCES, Change, Comparison
 from stages.lib.figures.definitions import Estimate
 from stages.lib.figures.statistics import Interval, PValue
-from stages.lib.reporting.study import Results
+from stages.lib.reporting.study import Results, Size
 from stages.lib.reporting.templates import rendered
 
 SIGNIFICANT = 0.05
 FEW = 30
 """Below this many items, the report says how many there are; docs/protocol.md has the intervals' coverage."""
-IN_THE_TABLE = ("perplexity", "bits_per_byte", "accuracy", "rougeL")
+IN_THE_TABLE = (
+    *("perplexity", "kl_divergence", "same_top", "bits_per_byte"),
+    *("accuracy", "flips", "rougeL", "degenerate"),
+)
+"""Each score with the distance to the original, or the defect, that it may hide."""
+NO_DISTANCE = "—"
+"""The original's distance to itself."""
 SIGNS = dict(zip(REFERENCES, "*†", strict=True))
 
 
@@ -31,15 +37,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure as text, the value by which a table sorts it, and its marks."""
+    """A figure as text, and its marks."""
 
     text: str
-    value: float | str = ""
     marks: Sequence[Mark] = ()
 
 
 def answer(results: Results) -> str:
-    """The cost of pruning, in two sentences."""
+    """The cost of pruning in a few sentences: size, scores, and distance to the original."""
     before, after = (results.sizes[model].effective_parameters / 1e6 for model in ("original", "pruned"))
     perplexity = results.by_key["perplexity"]
     unpruned, pruned = (with_interval(perplexity.estimates[model].value, None, 1) for model in ("original", "pruned"))
@@ -48,10 +53,16 @@ def answer(results: Results) -> str:
         [results.by_key[key].estimates[model].value for model in ("original", "pruned")]
         for key in ("accuracy", "rougeL")
     )
+    divergence, same_top, flips = (
+        results.by_key[key].estimates["pruned"].value for key in ("kl_divergence", "same_top", "flips")
+    )
     text = (
         f"Setting {results.sparsity:.1%} of the prunable weights to zero takes the model from {before:.1f}M to "
         f"{after:.1f}M effective parameters. Perplexity goes from {unpruned} to {pruned} (× {factor}), "
-        f"accuracy from {accuracy[0]:.3f} to {accuracy[1]:.3f}, ROUGE-L from {rouge[0]:.3f} to {rouge[1]:.3f}."
+        f"accuracy from {accuracy[0]:.3f} to {accuracy[1]:.3f}, ROUGE-L from {rouge[0]:.3f} to {rouge[1]:.3f}. "
+        f"The pruned model's most likely token differs from the original's for {1 - same_top:.1%} of tokens "
+        f"(KL divergence {with_interval(divergence, None, decimals(divergence))} nats per token), "
+        f"and its predicted class for {flips:.1%} of reviews."
     )
     if results.unrecovered:
         text += f" Before recovery, perplexity was {with_interval(results.unrecovered['pruned'].value, None, 1)}."
@@ -126,22 +137,33 @@ def estimated(estimate: Estimate) -> str:
 
 
 def models_table(results: Results) -> tuple[list[str], dict[str, list[Cell]]]:
-    """The names of the columns, and each model's cells: its size, and the figures with the most to say."""
-    shown, unrecovered = [results.by_key[key] for key in IN_THE_TABLE], results.unrecovered
+    """The names of the columns, and each model's cells: its effective size, its scores, and its distances."""
+    shown = [results.by_key[key] for key in IN_THE_TABLE if key in results.by_key]
+    unrecovered = results.unrecovered
     before = ["perplexity before recovery ↓"] if unrecovered else []
     rows: dict[str, list[Cell]] = {}
     for model, size in results.sizes.items():
-        counts = (size.total_parameters, size.distinct_parameters, size.effective_parameters, size.stored_bytes)
-        rows[model] = [Cell(f"{count:,}", count) for count in counts]
+        rows[model] = [Cell(f"{size.effective_parameters / 1e6:.1f}M")]
         if unrecovered:
-            rows[model].append(_cell(unrecovered[model]) if model in unrecovered else Cell(""))
-        rows[model] += [_cell(comparison.estimates[model], marks(comparison, model)) for comparison in shown]
-    return ["parameters", "distinct", "effective", "stored, bytes", *before, *map(headed, shown)], rows
+            rows[model].append(Cell(estimated(unrecovered[model]) if model in unrecovered else ""))
+        rows[model] += [_cell(comparison, model, results.no_distance) for comparison in shown]
+    return ["effective", *before, *map(headed, shown)], rows
 
 
-def _cell(estimate: Estimate, marked: Sequence[Mark] = ()) -> Cell:
-    value = "Infinity" if math.isinf(estimate.value) else estimate.value  # as JavaScript reads it
-    return Cell(estimated(estimate), value, marked)
+def _cell(comparison: Comparison, model: str, no_distance: Mapping[str, str]) -> Cell:
+    if model not in comparison.estimates:
+        return Cell(no_distance.get(model, NO_DISTANCE))
+    return Cell(estimated(comparison.estimates[model]), marks(comparison, model))
+
+
+def size_rows(sizes: Mapping[str, Size]) -> list[list[str]]:
+    """The models' sizes, header first."""
+    table = [["model", "parameters", "distinct", "effective", "stored, bytes", "FLOPs per token"]]
+    for model, size in sizes.items():
+        parameters = size.total_parameters, size.distinct_parameters, size.effective_parameters
+        counts = *parameters, size.stored_bytes, size.flops_per_token
+        table.append([model, *(f"{count:,}" for count in counts)])
+    return table
 
 
 def curve_name(method: str, steps: int) -> str:
