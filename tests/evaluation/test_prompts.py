@@ -421,4 +421,4 @@ def test_a_template_that_takes_no_turns_is_refused(chatting: Callable[..., Loade
     loaded = chatting(template)
     assert uses_chat(loaded, settings())
     with pytest.raises(UserError, match=says):
-        end_tokens(loaded, settings())
+        summarize(loaded, DOCUMENTS, settings())

@@ -704,7 +704,8 @@ def test_summaries_that_are_all_empty(downloaded: Path, run_stage: RunStage, mon
 
 
 def test_a_chat_template_that_fails_on_one_document(project: Path, run_stage: RunStage) -> None:
-    template = "{% if 'wrong' in messages[0]['content'] %}{{ raise_exception('Not this one.') }}{% endif %}Hi."
+    template = "{% if 'wrong' in messages[0]['content'] %}{{ raise_exception('Not this one.') }}{% endif %}"
+    template += "{% for turn in messages %}{{ turn['content'] }}{% endfor %}"
     (project / "mine" / "model" / "chat_template.jinja").write_text(template)
     texts = [prose(20, row) for row in range(7)]
     write_jsonl(

@@ -270,7 +270,7 @@ def test_sizes_have_a_table_of_their_own() -> None:
 def test_significant_differences_are_marked() -> None:
     report = page({}, original=1.0, pruned=2.0, merged_2=30.0)
     row = next(line for line in report.splitlines() if line.startswith("| merged_2 |"))
-    assert row.count("[0.50, 1.50]\\* |") == 4  # 0.0499 against the original, 0.0501 against the pruned one
+    assert row.count("[0.50, 1.50]\\* |") == 5  # 0.0499 against the original, 0.0501 against the pruned one
     assert "†" not in row
     assert "Holm's method over the 2 models" in report
 

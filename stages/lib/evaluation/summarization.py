@@ -70,8 +70,8 @@ def summarize(loaded: Loaded, documents: pd.DataFrame, settings: "Summarize") ->
 
     Columns: document, text. Raises UserError if a logit of the next token is not finite, and as `prompts` does.
     """
+    loaded.model.generation_config = _generation(loaded, settings)  # first: a chat template that always fails says so
     tokens = prompts(loaded, documents, settings)
-    loaded.model.generation_config = _generation(loaded, settings)
     summaries = [""] * len(documents)
     batch_size = settings.batch_size if _ignores_pads(loaded) else 1
     finite = loaded.model.get_output_embeddings().register_forward_hook(partial(_check_logits, loaded.runs_on.dtype))
