@@ -36,6 +36,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from stages.lib.figures.harness import COLUMNS as HARNESS_COLUMNS
 from stages.lib.files.hashing import write_sums
 from stages.lib.inference.device import Device
 from stages.lib.inference.loading import Loaded, ready
@@ -189,6 +190,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if len(str(shared)) > 90:  # a socket's path has 107 bytes at most
         raise pytest.UsageError(f"{shared} is too long for the path of a socket; set a shorter TMPDIR")
     os.environ["SHARED_BY_TESTS"] = str(shared)
+    os.environ["HF_DATASETS_CACHE"] = str(shared / "datasets")  # read on import; the user's own stays as it is
     stack.enter_context(warm_python.started(shared, os.environ))
 
 
@@ -304,6 +306,14 @@ TINY_PARAMS: dict[str, Any] = {
     "compare": {"variants": ["merged_2", "compressed_2"], "calibration_tokens": 64, "tied_head_sparsity": 0.51},
     "sensitivity": {"sparsities": [0, 0.3, 0.6], "alone": 0.3, "tokens": 128},
     "frontier": {"methods": [], "sparsities": [0.3, 0.6], "steps": 3},
+    "harness": {
+        "models": [],
+        "tasks": ["mine"],
+        "path": "data/none",
+        "shots": 0,
+        "limit": 0,
+        "batch_size": 2,
+    },
     "statistics": {"resamples": 400},
     "model": {"source": "local", "path": "mine/model"},
     "distilled": {"source": "none", "path": "data/none", "reason": "There is none, it is a test."},
@@ -311,6 +321,20 @@ TINY_PARAMS: dict[str, Any] = {
     "reviews": {"source": "local", "path": "mine/reviews.jsonl"},
     "documents": {"source": "local", "path": "mine/documents.jsonl"},
 }
+
+
+ROLLING_TASK = """
+task: lines
+tag: mine
+dataset_path: text
+dataset_kwargs: {data_files: {test: mine/text.txt}}
+output_type: loglikelihood_rolling
+test_split: test
+doc_to_text: ""
+doc_to_target: text
+metric_list: [{metric: bits_per_byte}, {metric: word_perplexity}]
+"""
+"""A task of the harness, as a file of one's own: the text of the tiny project, line by line."""
 
 
 DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}
@@ -352,6 +376,15 @@ SENSITIVITY = {
     "blocks": pd.DataFrame({"block": [0], "items": [40]}),
 }
 """Tables of sensitivity, as far as the report's text reads them."""
+
+HARNESS = pd.DataFrame(
+    [
+        ("original", "choices", "acc", True, 0.5, 0.05, 100, "0.4.13", math.nan, math.nan, math.nan),
+        ("pruned", "choices", "acc", True, 0.4, 0.049, 100, "0.4.13", 0.2, 0.13, 0.29),
+    ],
+    columns=HARNESS_COLUMNS,
+)
+"""A table of the harness."""
 
 
 def write_params(folder: Path, params: Mapping[str, Any]) -> None:
@@ -404,6 +437,8 @@ def make_project(folder: Path, model: Path) -> None:
         shutil.copyfile(ROOT / name, folder / name)
     shutil.copyfile(ROOT / "data" / "none", folder / "data" / "none")
     shutil.copytree(ROOT / "data" / "original", folder / "data" / "original")
+    (folder / "data" / "recovered").mkdir()
+    (folder / "data" / "recovered" / "original").symlink_to("../original")
     write_params(folder, TINY_PARAMS)
 
 

@@ -71,7 +71,7 @@ class Repository:
             else:
                 os.link(known, target)
 
-        shutil.copytree(self.folder, folder, copy_function=copy_or_link)
+        shutil.copytree(self.folder, folder, symlinks=True, copy_function=copy_or_link)
         return Repository(folder, self.environment)
 
     def run(self, *command: str, limit: Callable[[], None] | None = None) -> Finished:

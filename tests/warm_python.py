@@ -31,6 +31,7 @@ LIBRARIES = (
     *("torch", "transformers", "safetensors.torch", "gguf"),
     *("pandas", "pyarrow.parquet", "scipy.stats", "scipy.optimize", "sklearn.linear_model", "sklearn.pipeline"),
     *("datasets", "evaluate", "rouge_score.rouge_scorer", "pydantic", "ruamel.yaml", "jinja2", "matplotlib.pyplot"),
+    *("lm_eval.evaluator", "lm_eval.models.huggingface", "lm_eval.tasks"),
     *("dvc.repo", "dvc.cli.parser"),
 )
 LARGEST_REQUEST = 200_000

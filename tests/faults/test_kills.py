@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, changed_params, write_params
+from conftest import ROLLING_TASK, ROOT, changed_params, write_params
 from repository import ALL, Repository, ran
 from ruamel.yaml import YAML
 
@@ -91,16 +91,20 @@ def run_until_a_new_stage(repository: Repository, spared: Collection[str], delay
 
 @pytest.mark.slow
 def test_a_kill_in_each_stage(tiny_folders: dict[str, Path], tmp_path: Path, moments: random.Random) -> None:
-    """With recovery and a point of the frontier, so that every stage has work to do.
+    """With recovery, a point of the frontier and a task of the harness, so that every stage has work to do.
 
     The undisturbed run consists of ordinary processes, without the forks of tests/warm_python.py.
     """
-    params = changed_params({"recover.steps": 4, "frontier.methods": ["magnitude"], "frontier.sparsities": [0.3]})
+    frontier = {"frontier.methods": ["magnitude"], "frontier.sparsities": [0.3]}
+    tasks = {"harness.models": ["original"], "harness.tasks": ["lines"], "harness.path": "mine/tasks"}
+    params = changed_params({"recover.steps": 4, **frontier, **tasks})
     runs = {}
     for name in ("undisturbed", "killed"):
         runs[name] = Repository.create(tmp_path / name, tiny_folders["llama"])
         write_params(runs[name].folder, params)
-    stages = ALL | {"frontier@magnitude-0.3"}
+        (runs[name].folder / "mine" / "tasks").mkdir()
+        (runs[name].folder / "mine" / "tasks" / "lines.yaml").write_text(ROLLING_TASK)
+    stages = ALL | {"frontier@magnitude-0.3", "harness@lines-original", "measure-harness@original"}
     assert ran(runs["undisturbed"].cold().dvc("repro")) == stages
     repository = runs["killed"]
     killed: set[str] = set()
@@ -124,7 +128,7 @@ STAGES = [
     *("download@text", "baseline-ppl", "prune", "post-ppl", "classify@pruned", "summarize@pruned"),
     *("measure@pruned", "shrink", f"compare@{VARIANT}", f"measure-others@{VARIANT}", "sensitivity", "report"),
 ]
-"""Those with work to do: recovery is off in the committed params, and so is the frontier."""
+"""Those with work to do: recovery is off in the committed params, and so are the frontier and the harness."""
 KILLED = 2
 """How many of these stages each run kills."""
 
@@ -139,7 +143,13 @@ def test_kills_on_the_real_model(tmp_path: Path, moments: random.Random) -> None
     Repository(ROOT).git("clone", "-q", str(ROOT), str(folder))
     repository = Repository(folder).cold()
     dag = YAML(typ="safe", pure=True).load(folder / "dvc.yaml")["stages"]
-    assert {name.partition("@")[0] for name in STAGES} == dag.keys() - {"recover", "recover-others", "frontier"}
+    assert {name.partition("@")[0] for name in STAGES} == dag.keys() - {
+        "recover",
+        "recover-others",
+        "frontier",
+        "harness",
+        "measure-harness",
+    }
     chosen = {*moments.sample(STAGES, KILLED)}
     print("killed:", *sorted(chosen))
     expected = {path: (ROOT / path).read_bytes() for path in measured(ROOT)}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TINY_PARAMS, Finished, changed_params, write_params
+from conftest import ROLLING_TASK, ROOT, TINY_PARAMS, Finished, changed_params, write_params
 from imports import code_deps
 from repository import ALL, Repository
 from ruamel.yaml import YAML
@@ -20,6 +20,8 @@ MATRIX: dict[str, list[list[str]]] = {
     **{stage: [["original"], ["pruned"]] for stage in ("classify", "summarize", "measure")},
     **{stage: [[variant] for variant in VARIANTS] for stage in ("recover-others", "compare", "measure-others")},
     "frontier": [["wanda", "0.3"]],
+    "harness": [["lines", "original"], ["lines", "pruned"]],
+    "measure-harness": [["original"], ["pruned"]],
 }
 
 
@@ -31,7 +33,8 @@ def module_of(name: str) -> str:
 def test_the_stages_are_those_of_the_pipeline() -> None:
     assert list(DAG) == [
         *("download", "baseline-ppl", "prune", "recover", "post-ppl", "classify", "summarize", "measure"),
-        *("shrink", "recover-others", "compare", "measure-others", "sensitivity", "frontier", "report"),
+        *("shrink", "recover-others", "compare", "measure-others", "sensitivity", "frontier"),
+        *("harness", "measure-harness", "report"),
     ]
     recipes = {"original": "data/original", "pruned": "data/recovered/pruned"}
     assert DAG["classify"]["foreach"] == DAG["summarize"]["foreach"] == recipes
@@ -55,7 +58,7 @@ def test_results_are_in_git_only_where_no_model_runs(name: str) -> None:
     stage = DAG[name].get("do", DAG[name])
     results = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
     uncached = [result for result in results if isinstance(result, dict) and "cache" in next(iter(result.values()))]
-    assert bool(uncached) == (name in ("measure", "measure-others", "report"))
+    assert bool(uncached) == (name in ("measure", "measure-others", "measure-harness", "report"))
 
 
 def listed_params() -> Iterator[tuple[str, list[str], set[str]]]:
@@ -81,7 +84,11 @@ def test_each_stage_reads_the_sections_that_are_listed_for_it(
         return usual(self, name)
 
     monkeypatch.setattr(Params, "__getattribute__", recording)
-    write_params(project, changed_params({"prune.method": "wanda", "recover.steps": 1}))  # the defaults need less
+    tasks = {"models": ["original", "pruned"], "tasks": ["lines"], "path": "mine/tasks"}
+    (project / "mine" / "tasks").mkdir()
+    (project / "mine" / "tasks" / "lines.yaml").write_text(ROLLING_TASK)
+    changes = {"prune.method": "wanda", "recover.steps": 1}  # the defaults need less
+    write_params(project, changed_params(changes | {f"harness.{key}": value for key, value in tasks.items()}))
     for name, arguments, listed in listed_params():
         read.clear()
         finished = run_stage(module_of(name), *arguments)

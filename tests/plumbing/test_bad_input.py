@@ -116,6 +116,22 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"frontier.methods": ["wanda", "wanda"]}, ("frontier.methods: got", "'wanda' is repeated")),
     ({"frontier.sparsities": [0.5, 0.2]}, ("frontier.sparsities: got [0.5, 0.2], takes", "ascending")),
     ({"frontier.steps": -1}, ("frontier.steps: got -1, takes a whole number from 0",)),
+    ({"harness.models": ["pruned"]}, ("harness.models: got ['pruned'], takes", "compared with the original")),
+    ({"harness.models": ["original", "original"]}, ("harness.models: got", "'original' is repeated")),
+    (
+        {"harness.models": ["original", "merged_4"]},
+        ("harness.models: got 'merged_4', takes original, pruned, merged_2, compressed_2",),
+    ),
+    (
+        {"harness.models": ["original"], "harness.tasks": []},
+        ("harness.tasks: got [], takes a list of distinct names of tasks", "there are models and no task"),
+    ),
+    ({"harness.tasks": ["piqa", "piqa"]}, ("harness.tasks: got", "'piqa' is repeated")),
+    ({"harness.tasks": [".hidden"]}, ("harness.tasks.0: got '.hidden', takes a list of distinct names of tasks",)),
+    ({"harness.tasks": ["a/b"]}, ("harness.tasks.0: got 'a/b', takes a list of distinct names of tasks",)),
+    ({"harness.path": ""}, ("harness.path: got '', takes the path of a folder",)),
+    ({"harness.shots": -1}, ("harness.shots: got -1, takes a whole number from 0",)),
+    ({"harness.batch_size": 0}, ("harness.batch_size: got 0, takes a whole number of sequences from 1",)),
     ({"distilled.source": "pypi"}, ("distilled.source: got 'pypi', takes none, hub, local",)),
     ({"distilled.reason": ""}, ("distilled.reason: got '', takes why there is none",)),
     ({"model.source": "ftp"}, ("model.source: got 'ftp', takes pypi, hub, local",)),
@@ -688,7 +704,8 @@ def test_summaries_that_are_all_empty(downloaded: Path, run_stage: RunStage, mon
 
 
 def test_a_chat_template_that_fails_on_one_document(project: Path, run_stage: RunStage) -> None:
-    template = "{% if 'wrong' in messages[0]['content'] %}{{ raise_exception('Not this one.') }}{% endif %}Hi."
+    template = "{% if 'wrong' in messages[0]['content'] %}{{ raise_exception('Not this one.') }}{% endif %}"
+    template += "{% for turn in messages %}{{ turn['content'] }}{% endfor %}"
     (project / "mine" / "model" / "chat_template.jinja").write_text(template)
     texts = [prose(20, row) for row in range(7)]
     write_jsonl(
@@ -754,7 +771,7 @@ def test_a_variant_whose_recipe_is_not_there(downloaded: Path, run_stage: RunSta
     )
 
 
-@pytest.mark.parametrize("stage", ["compare", "recover_others", "measure"])
+@pytest.mark.parametrize("stage", ["compare", "recover_others", "measure", "measure_harness"])
 def test_a_model_of_no_known_name(project: Path, run_stage: RunStage, stage: str) -> None:
     assert_one_line(run_stage(stage, "merged"), 2, "got 'merged', takes ", "merged_n, merged_n-anchor, compressed_n")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SENSITIVITY, write_jsonl
+from conftest import HARNESS, SENSITIVITY, write_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -103,7 +103,7 @@ def results(unrecovered: bool = False) -> Results:
     before = {"pruned": Estimate(20.0, None)} if unrecovered else {}
     frontier = pd.DataFrame([("wanda", 0.25, 0, 750e6, 60, 12.0, 11.0, 13.0)], columns=list(COLUMNS))
     absent, no_distance = {"distilled": "There is <none>."}, {"merged_2": "another tokenizer"}
-    return Results(comparisons, sizes, before, frontier, SENSITIVITY, absent, no_distance, 0.25, 1000)
+    return Results(comparisons, sizes, before, frontier, SENSITIVITY, absent, no_distance, 0.25, 1000, HARNESS)
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +163,7 @@ def test_it_says_what_the_results_are(page: Path) -> None:
     assert text.count("corrected p ≤ 0.0004") == len(scores)
     assert '<th scope="row">v_proj</th>' in text
     assert text.count('<td class="number">another tokenizer</td>') == 3  # in three columns
+    assert '<td class="number">0.400 ± 0.049</td>' in text
     assert '<td class="number">750.0M</td>\n<td class="number">12.00<span class="interval">[11.00, 13.00]' in text
 
 
@@ -310,7 +311,7 @@ def number_in(cell: str) -> float | None:
 def test_every_column_of_every_table_sorts(opened: webdriver.Chrome, width: int) -> None:
     set_screen(opened, width)
     tables = opened.find_elements(By.TAG_NAME, "table")
-    assert len(tables) == 9
+    assert len(tables) == 10
     for table in tables:
         headers = table.find_elements(By.CSS_SELECTOR, "thead th")
         for number, header in enumerate(headers, start=1):
@@ -416,7 +417,7 @@ def test_on_paper_it_is_not_a_telephone(opened: webdriver.Chrome) -> None:
     display = opened.execute_script("return getComputedStyle(document.querySelector('.examples td')).display")
     clickable = [element.is_displayed() for element in opened.find_elements(By.CSS_SELECTOR, "nav, .filters")]
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-    assert len(widths) == 9
+    assert len(widths) == 10
     assert all(0 < width <= 700 for width in widths)
     assert display == "table-cell"
     assert clickable == [False] * 4

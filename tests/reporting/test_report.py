@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
-from conftest import SENSITIVITY, Finished, changed_params, write_params
+from conftest import HARNESS, ROOT, SENSITIVITY, Finished, changed_params, write_params
 
 from stages.lib.figures.comparison import Change, Comparison
 from stages.lib.figures.definitions import FIGURES, Estimate
@@ -20,7 +20,7 @@ from stages.lib.files.places import REVIEWS, predictions_path
 from stages.lib.files.rows import ROWS, read_rows
 from stages.lib.reporting.markdown_report import render
 from stages.lib.reporting.study import Results, Size
-from stages.lib.reporting.wording import p_value
+from stages.lib.reporting.wording import harness_caption, harness_rows, p_value
 
 RunStage = Callable[..., Finished]
 
@@ -211,7 +211,9 @@ def page(settings: dict[str, str], n: int = 100, sensitivity_items: int = 40, **
     frontier = pd.DataFrame(columns=list(COLUMNS))
     sensitivity = {name: table.assign(items=sensitivity_items) for name, table in SENSITIVITY.items()}
     absent, no_distance = {"distilled": "Why | not."}, {"other_vocabulary": "another tokenizer"}
-    return render(Results(comparisons, sizes, {}, frontier, sensitivity, absent, no_distance, 0.2, 50), settings)
+    return render(
+        Results(comparisons, sizes, {}, frontier, sensitivity, absent, no_distance, 0.2, 50, HARNESS), settings
+    )
 
 
 def test_settings_are_escaped() -> None:
@@ -223,6 +225,19 @@ def test_settings_are_escaped() -> None:
     )
     assert "| +1.000 | 100 items; p ≤ 0.0002, corrected p ≤ 0.0499 |" in report
     assert "| distilled: not measured. Why \\| not. |" in report
+
+
+def test_standard_benchmarks_are_a_table() -> None:
+    report = page({}, original=1.0, pruned=2.0)
+    assert "## Standard benchmarks\n\n| model | choices: acc ↑ | choices: flips ↓ |\n" in report
+    assert "| original | 0.500 ± 0.050 | — |\n| pruned | 0.400 ± 0.049 | 0.200 [0.130, 0.290] |\n\nTasks" in report
+    assert "Tasks of lm-evaluation-harness 0.4.13: choices on 100 documents. Each metric" in report
+
+
+def test_without_a_model_there_are_no_standard_benchmarks() -> None:
+    assert harness_rows(HARNESS[:0]) == [["model"]]
+    assert harness_caption(HARNESS[:0]) == ""
+    assert "Standard benchmarks" not in (ROOT / "report" / "report.md").read_text()
 
 
 def test_a_distance_has_no_change_and_one_that_is_missing_a_reason() -> None:

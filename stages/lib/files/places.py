@@ -8,6 +8,8 @@ DATA_ITEMS = ("text", "reviews", "documents")
 """The sections of `params.yaml` that are downloaded, each into a folder of its name."""
 
 DATA = Path("data")
+NO_FILE = DATA / "none"
+"""An empty file, which DVC watches in place of a file or folder that is not asked for."""
 MODEL = DATA / "model"
 DISTILLED = DATA / "distilled"
 TEXT = DATA / "text"
@@ -21,6 +23,7 @@ FINAL_STATES = DATA / "final_states"
 """The original's, before each scored token of the text."""
 PREDICTIONS = DATA / "predictions"
 FRONTIER = PREDICTIONS / "frontier"
+HARNESS = PREDICTIONS / "harness"
 SENSITIVITY = PREDICTIONS / "sensitivity.parquet"
 METRICS = Path("metrics")
 REPORT = Path("report")
@@ -38,6 +41,11 @@ def predictions_path(measure: MeasureName, model: str) -> Path:
 def metrics_path(measure: MeasureName, model: str) -> Path:
     """The file of the figures that follow from those predictions."""
     return METRICS / measure / f"{model}.json"
+
+
+def harness_folder(model: str, task: str) -> Path:
+    """The folder of what lm-evaluation-harness found of a model by a task: the tables `results` and `samples`."""
+    return HARNESS / model / task
 
 
 def written_recipe(name: str) -> Path:

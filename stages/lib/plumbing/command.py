@@ -28,13 +28,13 @@ def run(stage: str, main: Callable[[argparse.Namespace], None], parser: argparse
     """Parse the command line, call `main`, and leave the process with its exit status.
 
     A stage that exists once per model or data set has an argument `item` that names it; one that exists once per
-    point of the frontier has `method` and `sparsity`. Statuses: 0 success, 1 the input or the machine is at fault,
-    2 the params or the command line are, 130 interrupted. Any other exception is a bug of ours and keeps its
-    traceback.
+    point of the frontier has `method` and `sparsity`, one that exists once per task and model `task` and `item`.
+    Statuses: 0 success, 1 the input or the machine is at fault, 2 the params or the command line are, 130 interrupted.
+    Any other exception is a bug of ours and keeps its traceback.
     """
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress; for all stages, TQDM_DISABLE=1")
     arguments = parser.parse_args()
-    items = [vars(arguments)[name] for name in ("item", "method", "sparsity") if name in arguments]
+    items = [vars(arguments)[name] for name in ("task", "item", "method", "sparsity") if name in arguments]
     stage = "@".join([stage, "-".join(items)]) if items else stage
     started = time.monotonic()
     gc.set_threshold(100_000)  # the libraries' million objects live to the end: neither imports

@@ -8,8 +8,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-UNUSED_PATH = "data/none"
-"""The value of `path` for an item that is not local: an empty file, so that DVC has something to watch."""
+from stages.lib.files.places import NO_FILE
+
+UNUSED_PATH = NO_FILE.as_posix()
+"""The value of `path` for an item that is not local."""
 
 
 class Section(BaseModel):

@@ -190,6 +190,34 @@ class Frontier(Section):
     steps: int = Field(ge=0, description="a whole number from 0 (no recovery)")
 
 
+def _original_first(models: list[str]) -> list[str]:
+    if models and models[0] != "original":
+        raise ValueError("the other models are compared with the original")
+    return distinct(models)
+
+
+class Harness(Section):
+    models: Annotated[list[str], AfterValidator(_original_first)] = Field(
+        description="a list of distinct names: original first, then any of pruned and compare.variants; empty for none"
+    )
+    tasks: Annotated[
+        list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]], AfterValidator(distinct)
+    ] = Field(
+        description="a list of distinct names of tasks, of letters, digits and _ . -, at least one if there are models"
+    )
+    path: str = Field(min_length=1, description="the path of a folder of your own task files; data/none for none")
+    shots: int = Field(ge=0, description="a whole number from 0: the solved examples before each document")
+    limit: int = Field(ge=0, description="a whole number from 0: the documents per task, 0 for all")
+    batch_size: int = Field(ge=1, description="a whole number of sequences from 1")
+
+    @field_validator("tasks")
+    @classmethod
+    def _models_have_tasks(cls, tasks: list[str], info: ValidationInfo) -> list[str]:
+        if info.data.get("models") and not tasks:
+            raise ValueError("there are models and no task")
+        return tasks
+
+
 class Statistics(Section):
     resamples: int = Field(
         ge=100,
@@ -213,6 +241,7 @@ class Params(Section):
     compare: Compare
     sensitivity: Sensitivity
     frontier: Frontier
+    harness: Harness
     statistics: Statistics
 
 
@@ -245,6 +274,10 @@ def parse_params(text: str, path: Path) -> Params:
     # Read from the content, since a test checks which sections of `params` a stage reads against dvc.yaml.
     if "distilled" in content["compare"]["variants"] and content["distilled"]["source"] == "none":
         raise ParamsError(f"{path}: compare.variants: got 'distilled', but distilled.source is none; name a checkpoint")
+    known = ["original", "pruned", *content["compare"]["variants"]]
+    for model in content["harness"]["models"]:
+        if model not in known:
+            raise ParamsError(f"{path}: harness.models: got {model!r}, takes {', '.join(known)}")
     comparisons, resamples = 1 + len(content["compare"]["variants"]), content["statistics"]["resamples"]
     least = RESAMPLES_PER_COMPARISON * comparisons
     if resamples < least:

@@ -12,6 +12,8 @@ from stages.lib.reporting.wording import (
     changed,
     decimals,
     frontier_rows,
+    harness_caption,
+    harness_rows,
     headed,
     matrix_rows,
     models_table,
@@ -39,6 +41,8 @@ def render(results: Results, settings: Mapping[str, str]) -> str:
         notes=notes(results),
         frontier=frontier_rows(results.frontier),
         matrices=matrix_rows(results.sensitivity["matrices"]),
+        harness=harness_rows(results.harness),
+        harness_caption=harness_caption(results.harness),
         settings=settings,
     )
 

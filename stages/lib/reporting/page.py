@@ -17,7 +17,16 @@ from stages.lib.reporting.examples import Examples, read_examples
 from stages.lib.reporting.pictures import draw
 from stages.lib.reporting.study import Results
 from stages.lib.reporting.templates import rendered
-from stages.lib.reporting.wording import answer, frontier_rows, matrix_rows, models_table, notes, size_rows
+from stages.lib.reporting.wording import (
+    answer,
+    frontier_rows,
+    harness_caption,
+    harness_rows,
+    matrix_rows,
+    models_table,
+    notes,
+    size_rows,
+)
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
@@ -55,6 +64,8 @@ def render(
         methods=methods,
         sparsities=sparsities,
         matrices=matrix_rows(results.sensitivity["matrices"]),
+        harness=harness_rows(results.harness),
+        harness_caption=harness_caption(results.harness),
         pictures={name: _base64(path) for name, path in pictures.items()},
         narrow={name: _base64(path) for name, path in narrow.items()},
         by_size=_listed(by_size),

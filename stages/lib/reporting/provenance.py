@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 WORK = (
     *("prune", "recover", "perplexity", "classify", "summarize"),
-    *("compare", "sensitivity", "frontier", "statistics", "compute"),
+    *("compare", "sensitivity", "frontier", "harness", "statistics", "compute"),
 )
 """The sections that say what is done, in the report's order."""
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "rouge-score", "scikit-learn", "pandas", "numpy")

@@ -181,6 +181,38 @@ def frontier_rows(frontier: pd.DataFrame) -> list[list[str]]:
     return table
 
 
+def harness_rows(found: pd.DataFrame) -> list[list[str]]:
+    """The harness's table, header first: a row per model, per task a column of its metric and one of flips, if any."""
+    columns: dict[str, dict[str, str]] = {}
+    for task, rows in found.groupby("task", sort=False):
+        for row in rows.to_dict("records"):
+            direction = {True: " ↑", False: " ↓"}.get(row["higher_is_better"], "")
+            digits = decimals(row["value"])
+            error = "" if pd.isna(row["stderr"]) else f" ± {row['stderr']:.{digits}f}"
+            column = columns.setdefault(f"{task}: {row['metric']}{direction}", {})
+            column[row["model"]] = with_interval(row["value"], None, digits) + error
+        for row in rows[rows["flips"].notna()].to_dict("records"):
+            columns.setdefault(f"{task}: flips ↓", {})[row["model"]] = estimated(_measured(row, "flips"))
+    models = dict.fromkeys(found["model"])
+    return [
+        ["model", *columns],
+        *([model, *(of.get(model, NO_DISTANCE) for of in columns.values())] for model in models),
+    ]
+
+
+def harness_caption(found: pd.DataFrame) -> str:
+    """What the harness's table shows; empty if there is none."""
+    if found.empty:
+        return ""
+    documents = found.drop_duplicates("task").set_index("task")["n"]
+    return (
+        f"Tasks of lm-evaluation-harness {found['lm_eval'].iloc[0]}: "
+        + ", ".join(f"{task} on {n:,} documents" for task, n in documents.items())
+        + ". Each metric ± its standard error. Flips: the share of documents that the model gets right and the "
+        "original wrong, or the other way round, with its 95 % interval (Wilson's)."
+    )
+
+
 def matrix_rows(matrices: pd.DataFrame) -> list[list[str]]:
     """The kinds of matrices pruned alone, header first, sorted by cost per weight, highest first."""
     table = [["kind of matrix", "weights pruned", "perplexity / unpruned ↓", "nats per million weights ↓"]]
