@@ -17,8 +17,8 @@ import torch
 from torch.nn import functional
 
 from stages.lib.evaluation.perplexity import score_original, score_text
-from stages.lib.files.places import MODEL, TEXT
-from stages.lib.files.rows import SEPARATOR, read_rows
+from stages.lib.files.places import MODEL, TEXT, written_recipe
+from stages.lib.files.rows import read_rows
 from stages.lib.inference.device import set_up
 from stages.lib.inference.final_states import OriginalStates
 from stages.lib.inference.likelihood import tokenize
@@ -42,12 +42,16 @@ def main() -> None:
     arguments = parser.parse_args()
     params, checkpoint = load_params(), Checkpoint(MODEL)
     device = set_up(params.compute, params.seed)
-    original, pruned = load_original(checkpoint, device), ready(materialize(checkpoint, Path("data/pruned")), device)
-    text = tokenize(original.tokenizer, [SEPARATOR.join(read_rows(TEXT, "test")["text"])]).head(arguments.tokens)
+    original, pruned = (
+        load_original(checkpoint, device),
+        ready(materialize(checkpoint, written_recipe("pruned")), device),
+    )
+    text = tokenize(original.tokenizer, read_rows(TEXT, "test")["text"].tolist()).head(arguments.tokens)
     turns: dict[str, list[float]] = {"without": [], "with": []}
     with TemporaryDirectory() as folder:
         score_original(original, text, params.perplexity, Path(folder) / "states")
         states = OriginalStates(Path(folder) / "states", checkpoint, device)
+        score_text(pruned, text, params.perplexity, states)  # to warm up
         for _ in range(arguments.pairs):
             for side, given in (("without", None), ("with", states)):
                 started = time.perf_counter()

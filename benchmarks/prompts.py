@@ -19,7 +19,7 @@ from stages.lib.files.places import DOCUMENTS, MODEL
 from stages.lib.files.rows import read_rows
 from stages.lib.files.sampling import draw
 from stages.lib.inference.device import set_up
-from stages.lib.inference.loading import load_original
+from stages.lib.inference.loading import Loaded, load_original
 from stages.lib.plumbing.params import Params, load_params
 from stages.lib.weights.checkpoint import Checkpoint
 
@@ -42,15 +42,15 @@ CUES = (
 
 
 def unscored(params: Params, documents: int) -> pd.DataFrame:
-    """The documents that follow the scored ones."""
+    """The documents that follow the scored ones; all that there are, if they are fewer."""
     rows, settings = read_rows(DOCUMENTS), params.summarize
     scored = draw(rows, settings.examples, params.seed, "summarize.examples", settings.order)["document"]
-    return draw(rows[~rows["document"].isin(scored)], documents, params.seed, "--documents", settings.order)
+    others = rows[~rows["document"].isin(scored)]
+    return draw(others, min(documents, len(others)), params.seed, "--documents", settings.order)
 
 
-def figures(params: Params, rows: pd.DataFrame, **prompt: str) -> dict[str, float]:
-    """The figures of the original's summaries by one prompt; the model is loaded anew, as in a run."""
-    loaded = load_original(Checkpoint(MODEL), set_up(params.compute, params.seed))
+def figures(loaded: Loaded, params: Params, rows: pd.DataFrame, **prompt: str) -> dict[str, float]:
+    """The figures of a model's summaries by one prompt."""
     settings = params.summarize.model_copy(update={**prompt, "examples": len(rows)})
     table = predict_summaries(loaded, rows, settings, params.seed, may_be_empty=True)
     return figures_of("summarize", table, params.statistics.resamples, params.seed)
@@ -67,13 +67,16 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=64, help="documents to summarize (default: 64)")
     arguments = parser.parse_args()
     params = load_params()
+    loaded = load_original(Checkpoint(MODEL), set_up(params.compute, params.seed))
     rows = unscored(params, arguments.documents)
     candidates = [{"prompt": "cue", "cue": cue} for cue in CUES]
-    if uses_chat(load_original(Checkpoint(MODEL), set_up(params.compute, params.seed)), params.summarize):
+    if uses_chat(loaded, params.summarize.model_copy(update={"prompt": "auto"})):
         candidates = [{"prompt": "chat", "instruction": instruction} for instruction in INSTRUCTIONS] + candidates
     print("| instruction or cue | ROUGE-L | empty | repeating |\n|---|---:|---:|---:|")
+    generation = loaded.model.generation_config
     for candidate in candidates:
-        found = figures(params, rows, **candidate)
+        loaded.model.generation_config = generation  # without what ends the replies of the candidate before
+        found = figures(loaded, params, rows, **candidate)
         print(row(list(candidate.values())[1], found), flush=True)
     print(f"| first sentence | {found['lead_rougeL']:.3f} | | |")
 

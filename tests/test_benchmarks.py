@@ -92,7 +92,7 @@ def test_storage(study: Path) -> None:
 
 
 def test_speed(study: Path) -> None:
-    found = json.loads(run(study, "benchmarks.speed", "--context", "64", "--new-tokens", "4", "--pairs", "1"))
+    found = json.loads(run(study, "benchmarks.speed", "--context", "64", "--new-tokens", "4", "--turns", "1"))
     assert list(found) == ["original", "pruned", "2:4", "compressed_2"]  # of two blocks
     flops = {name: row["flops_per_token"] for name, row in found.items()}
     assert flops["original"] == flops["pruned"] == flops["2:4"] > flops["compressed_2"]

@@ -1,4 +1,4 @@
-"""ROUGE of an output that still contains the prompt.
+"""ROUGE of an output that still contains the document.
 
 `generate` returns the prompt and what follows it. Decoded as a whole, the document is scored, too,
 and the score says what the document shares with its reference, whatever the model adds.
@@ -7,7 +7,6 @@ and the score says what the document shares with its reference, whatever the mod
 from pathlib import Path
 
 from benchmarks.mistakes.setting import parse
-from stages.lib.evaluation.prompts import prompts
 from stages.lib.evaluation.rouge import Rouge
 from stages.lib.evaluation.summarization import summarize
 from stages.lib.files.rows import read_rows
@@ -16,12 +15,11 @@ from stages.lib.files.sampling import draw
 
 def main() -> None:
     setting = parse("prompt_in_rouge", __doc__)
-    params = setting.params
+    settings = setting.params.summarize.model_copy(update={"prompt": "cue"})  # as the published study asked
     rows = read_rows(Path("data/documents"))
-    rows = draw(rows, params.summarize.examples, params.seed, "summarize.examples", params.summarize.order)
-    loaded = setting.load()
-    added = summarize(loaded, rows, params.summarize)
-    asked = loaded.tokenizer.batch_decode(prompts(loaded, rows, params.summarize), skip_special_tokens=True)
+    rows = draw(rows, settings.examples, setting.params.seed, "summarize.examples", settings.order)
+    added = summarize(setting.load(), rows, settings)
+    asked = [text + settings.cue for text in rows["text"]]
     for mistaken in setting.each_way():
         scored = [prompt + text for prompt, text in zip(asked, added, strict=True)] if mistaken else added
         rouge = Rouge(keep_in_memory=True).compute(predictions=scored, references=rows["summary"].tolist())

@@ -27,7 +27,7 @@ RunStage = Callable[..., Finished]
 @pytest.mark.parametrize("method", ["magnitude", "sparsegpt"])
 def test_a_point_is_what_the_stages_measure(project: Path, run_stage: RunStage, method: str) -> None:
     write_params(project, changed_params({"prune.method": method, "prune.sparsity": 0.6, "recover.steps": 3}))
-    stages = [("download", "model"), ("download", "text"), ("prune",), ("recover",), ("post_ppl",)]
+    stages = [("download", "model"), ("download", "text"), ("baseline_ppl",), ("prune",), ("recover",), ("post_ppl",)]
     left_behind = Path(f"data/predictions/frontier/.{method}-0.6.x.part/recipe.json")  # by a point that was killed
     left_behind.parent.mkdir(parents=True)
     left_behind.touch()

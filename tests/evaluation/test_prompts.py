@@ -332,13 +332,13 @@ def chatml(tiny_folders: dict[str, Path]) -> Loaded:
 def test_generation_stops_at_the_end_of_the_turn(
     chatml: Loaded, monkeypatch: pytest.MonkeyPatch, text: str, prompt: str, summary: str
 ) -> None:
-    monkeypatch.setattr("stages.lib.evaluation.summarization._ignores_pads", lambda _loaded: True)
+    monkeypatch.setattr("stages.lib.evaluation.summarization.ignores_pads", lambda _loaded: True)
     chosen = settings(prompt=prompt, max_new_tokens=30, batch_size=4)
     assert summarize(saying(chatml, text), DOCUMENTS, chosen) == [summary] * 4
 
 
 def test_a_model_that_replies_to_nothing_is_refused(chatml: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.lib.evaluation.summarization._ignores_pads", lambda _loaded: True)
+    monkeypatch.setattr("stages.lib.evaluation.summarization.ignores_pads", lambda _loaded: True)
     with pytest.raises(UserError) as caught:
         predict_summaries(
             saying(chatml, "<|im_end|>"), DOCUMENTS, settings(examples=4, batch_size=4), 0, may_be_empty=False

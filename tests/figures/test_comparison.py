@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from stages.lib.figures.comparison import Comparison, compare
+from stages.lib.figures.comparison import Comparison, compare, rows_by_model
 from stages.lib.figures.definitions import FIGURES, figures_of
 from stages.lib.figures.statistics import bonett_price, holm, wilson
 from stages.lib.files.errors import UserError
@@ -26,7 +26,8 @@ def scores(nll: list[float], documents: list[int]) -> pd.DataFrame:
 
 def compared(key: str, **tables: pd.DataFrame) -> Comparison:
     measure = FIGURE[key].measure
-    return compare(FIGURE[key], {model: {measure: table} for model, table in tables.items()}, 1000, 0)
+    rows = rows_by_model(measure, {model: {measure: table} for model, table in tables.items()})
+    return compare(FIGURE[key], rows, 1000, 0)
 
 
 def test_perplexity_is_weighted_by_tokens() -> None:

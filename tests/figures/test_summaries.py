@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.lib.figures.comparison import Tables, compare
+from stages.lib.figures.comparison import Tables, compare, rows_by_model
 from stages.lib.figures.definitions import FIGURES, figures_of
 from stages.lib.figures.statistics import bonett_price, mcnemar, wilson
 from stages.lib.figures.summaries import degenerate
@@ -64,7 +64,7 @@ def test_the_shares_are_figures_with_intervals_and_paired_tests() -> None:
     assert (found["empty"], found["repeating"], found["degenerate"]) == (0.25, 0.125, 0.375)
     assert (found["degenerate_low"], found["degenerate_high"]) == pytest.approx(wilson(3, 8), abs=1e-6)
     tables: Tables = {"original": {"summarize": before}, "pruned": {"summarize": after}}
-    comparison = compare(DEGENERATE, tables, 200, 0)
+    comparison = compare(DEGENERATE, rows_by_model("summarize", tables), 200, 0)
     change = comparison.changes["pruned", "original"]
     first, second = (degenerate(rows["summary"].tolist())["degenerate"].to_numpy(bool) for rows in (before, after))
     assert change.value == pytest.approx(1 / 8)

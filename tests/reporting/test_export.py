@@ -21,7 +21,8 @@ RunStage = Callable[..., Finished]
 
 @pytest.fixture
 def pruned(project: Path, run_stage: RunStage) -> Path:
-    for stage in (("download", "model"), ("download", "text"), ("prune",), ("recover",), ("post_ppl",)):
+    downloads = ("download", "model"), ("download", "text")
+    for stage in (*downloads, ("baseline_ppl",), ("prune",), ("recover",), ("post_ppl",)):
         assert run_stage(*stage).status == 0
     return project
 

@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from stages.lib.files.errors import UserError
-from stages.lib.inference.batches import pad
+from stages.lib.inference.batches import ignores_pads, pad
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
 
@@ -38,7 +38,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]
             tokenizer=tokenizer,
             max_length=loaded.context_length if loaded.context_length < sys.maxsize else None,
             softmax_dtype=torch.float32,  # the harness's own is the model's, of three digits in bfloat16
-            batch_size=1 if loaded.lengths_matter else batch_size,
+            batch_size=1 if loaded.lengths_matter or not ignores_pads(loaded) else batch_size,
             prefix_token_id=first[-1] if first else None,
         )
 
@@ -53,8 +53,9 @@ class HarnessModel(HFLM):  # type: ignore[misc]
         own: list[int] = self.tokenizer.encode(string, add_special_tokens=False, verbose=False)
         if add_special_tokens is False or self._windows is not None or own[: len(first)] == first:
             first = []  # a prompt may spell them out itself
-        tokens = first + own
-        return tokens[-left_truncate_len:] if left_truncate_len else tokens
+        if left_truncate_len and len(first) + len(own) > left_truncate_len:
+            own = own[-max(1, left_truncate_len - len(first)) :]
+        return first + own
 
     def tok_batch_encode(
         self,

@@ -1,4 +1,4 @@
-"""Scores a text: the likelihood of each token, and how far the prediction in its place is from the original's."""
+"""Scores a text: the likelihood of each token, and how far each prediction is from the original's."""
 
 from collections.abc import Sequence
 from pathlib import Path

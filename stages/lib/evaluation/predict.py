@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from stages.lib.evaluation.perplexity import BEFORE_RECOVERY, score, score_original, score_text
+from stages.lib.files.errors import UserError
 from stages.lib.files.parquet import absent_table, write_table
 from stages.lib.files.places import (
     DOCUMENTS,
@@ -26,6 +27,7 @@ from stages.lib.inference.likelihood import tokenize
 from stages.lib.inference.loading import check_causal, ready
 from stages.lib.recipes.changed import RECOVERY, Changed
 from stages.lib.recipes.left_out import LeftOut
+from stages.lib.recipes.other_checkpoint import OtherCheckpoint
 from stages.lib.recipes.recipe import apply, materialize, read_recipe, size_of
 from stages.lib.weights.checkpoint import Checkpoint
 
@@ -57,8 +59,11 @@ def predict(model: str, measures: Collection[MeasureName], params: "Params") -> 
         if model == "original":
             tables["perplexity"] = score_original(loaded, text, params.perplexity, FINAL_STATES)
         else:
-            original = OriginalStates(FINAL_STATES, checkpoint, device)
-            tables["perplexity"] = score_text(loaded, text, params.perplexity, original)
+            states = OriginalStates(FINAL_STATES, checkpoint, device)
+            tables["perplexity"] = score_text(loaded, text, params.perplexity, states)
+            if "kl" not in tables["perplexity"] and not isinstance(recipe, OtherCheckpoint):
+                raise UserError(f"{FINAL_STATES}: not of this text in these windows; run `dvc repro baseline-ppl`")
+            del states  # and the memory of the original's head
         if unrecovered is not None:
             tables["perplexity"][BEFORE_RECOVERY] = unrecovered["nll"]
     if "summarize" in measures:

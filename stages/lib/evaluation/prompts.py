@@ -86,7 +86,8 @@ def _with_cue(loaded: Loaded, documents: Sequence[str], settings: "Summarize") -
         special = "special tokens, " if first else ""
         raise UserError(
             f"{special}cue and summarize.max_new_tokens take {first + len(cue) + settings.max_new_tokens} tokens, "
-            f"the model {loaded.context_length}; lower max_new_tokens in params.yaml"
+            f"the model {loaded.context_length}; shorten summarize.cue, or lower summarize.max_new_tokens in "
+            "params.yaml"
         )
     return [tokens + cue for tokens in tokenize_each(loaded.tokenizer, documents, room)]
 
@@ -107,8 +108,8 @@ def _chat(loaded: Loaded, settings: "Summarize", name: str, document: str) -> li
         if excess >= kept:
             raise UserError(
                 "chat template, summarize.instruction and summarize.max_new_tokens take "
-                f"{len(tokens) - kept + settings.max_new_tokens} tokens, the model {loaded.context_length}; lower "
-                "max_new_tokens in params.yaml"
+                f"{len(tokens) - kept + settings.max_new_tokens} tokens, the model {loaded.context_length}; shorten "
+                "summarize.instruction, or lower summarize.max_new_tokens in params.yaml"
             )
         kept -= excess
         tokens = ask(document[: ends[kept - 1]])

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from torch.nn import functional
 from tqdm import tqdm
 from transformers import GenerationConfig
 
@@ -14,7 +13,7 @@ from stages.lib.evaluation.prompts import end_tokens, prompts, uses_chat
 from stages.lib.evaluation.rouge import KINDS, Rouge
 from stages.lib.files.errors import UserError, reason_of
 from stages.lib.files.sampling import draw
-from stages.lib.inference.batches import by_length, pad
+from stages.lib.inference.batches import by_length, ignores_pads, pad
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
 
@@ -73,7 +72,7 @@ def summarize(loaded: Loaded, documents: pd.DataFrame, settings: "Summarize") ->
     loaded.model.generation_config = _generation(loaded, settings)  # first: a chat template that always fails says so
     tokens = prompts(loaded, documents, settings)
     summaries = [""] * len(documents)
-    batch_size = settings.batch_size if _ignores_pads(loaded) else 1
+    batch_size = settings.batch_size if ignores_pads(loaded) else 1
     finite = loaded.model.get_output_embeddings().register_forward_hook(partial(_check_logits, loaded.runs_on.dtype))
     with finite, tqdm(total=len(documents), unit="doc", desc="summaries") as progress:
         for batch in by_length([len(prompt) for prompt in tokens], batch_size):
@@ -90,18 +89,6 @@ def summarize(loaded: Loaded, documents: pd.DataFrame, settings: "Summarize") ->
                 summaries[index] = text.strip()
             progress.update(len(batch))
     return summaries
-
-
-def _ignores_pads(loaded: Loaded) -> bool:
-    """Whether a pad before a prompt changes nothing; some recurrent models read it as text."""
-    prompt = torch.tensor([[1, 2, 3, 4]], device=loaded.device)
-    once = GenerationConfig(max_new_tokens=1, do_sample=False, return_dict_in_generate=True, output_logits=True)
-    logits: list[torch.Tensor] = []
-    for pads in (0, 4):
-        ids, mask = (functional.pad(part, (pads, 0)) for part in (prompt, torch.ones_like(prompt)))
-        logits += loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=once).logits
-    alone, padded = (each.float() for each in logits)
-    return torch.allclose(alone, padded, rtol=1e-2, atol=1e-2)
 
 
 def _check_logits(dtype: torch.dtype, head: torch.nn.Module, inputs: object, logits: torch.Tensor) -> None:

@@ -24,7 +24,7 @@ class Change:
     value: float
     interval: Interval | None
     p: PValue
-    """McNemar's for accuracy, else that of exchanging the two models' scores at random."""
+    """McNemar's for a share of items, else that of exchanging the two models' scores at random."""
     p_holm: PValue
     """Adjusted over all models that are compared with the same reference."""
 
@@ -46,17 +46,21 @@ class Comparison:
     baseline_name: str = ""
 
 
-def compare(figure: Figure, tables: Tables, resamples: int, seed: int) -> Comparison:
-    """Compare all models that have a figure.
+def rows_by_model(measure: MeasureName, tables: Tables) -> dict[str, pd.DataFrame]:
+    """Each model's items, from which all figures of a measure follow."""
+    original = tables["original"][measure]
+    return {
+        model: items(measure, found[measure], original if model != "original" else None)
+        for model, found in tables.items()
+    }
+
+
+def compare(figure: Figure, rows: Mapping[str, pd.DataFrame], resamples: int, seed: int) -> Comparison:
+    """Compare all models that have a figure, given each model's items.
 
     A model that reads the text as other tokens has its own perplexity, but no change. Raises UserError if a model was
     measured on other items for another reason.
     """
-    original = tables["original"][figure.measure]
-    rows = {
-        model: items(figure.measure, found[figure.measure], original if model != "original" else None)
-        for model, found in tables.items()
-    }
     own = {model: found for model, found in rows.items() if figure.values in found}
     same = {model: found for model, found in own.items() if _alike(model, figure.measure, found, rows["original"])}
     found = dict(zip(same, estimates(figure, list(same.values()), resamples, seed), strict=True))

@@ -6,8 +6,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
+from transformers import GenerationConfig
 
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
@@ -54,3 +56,16 @@ def features(loaded: Loaded, tokens: Sequence[Sequence[int]], batch_size: int) -
             found[batch] = states.numpy()
             progress.update(len(batch))
     return found
+
+
+@torch.inference_mode()
+def ignores_pads(loaded: Loaded) -> bool:
+    """Whether a pad before a prompt changes nothing; some recurrent models read it as text."""
+    prompt = torch.tensor([[1, 2, 3, 4]], device=loaded.device)
+    once = GenerationConfig(max_new_tokens=1, do_sample=False, return_dict_in_generate=True, output_logits=True)
+    logits: list[torch.Tensor] = []
+    for pads in (0, 4):
+        ids, mask = (functional.pad(part, (pads, 0)) for part in (prompt, torch.ones_like(prompt)))
+        logits += loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=once).logits
+    alone, padded = (each.float() for each in logits)
+    return torch.allclose(alone, padded, rtol=1e-2, atol=1e-2)

@@ -1,4 +1,4 @@
-"""A model's final hidden states, from which its head makes logits, and those of the original, kept for other models.
+"""A model's final hidden states, from which its head makes logits, and the original's, kept to compare others with.
 
 A pass over a text computes the logits of each token, far too many to keep: 2.4 GB for 12,045 tokens of SmolLM2. The
 states before the head are 28 MB, and the head is a small part of the work of a pass. So the original runs once.
@@ -27,7 +27,7 @@ class _BodyOutput(ModelOutput):  # type: ignore[misc]
 
     last_hidden_state: torch.Tensor
 
-    def __getattr__(self, name: str) -> None:
+    def __getattr__(self, name: str) -> None:  # models read more, such as past_key_values, and pass it on
         if name.startswith("__"):
             raise AttributeError(name)
 

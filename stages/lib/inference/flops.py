@@ -23,8 +23,9 @@ FEW, MORE = 2, 4
 def flops_per_token(loaded: Loaded, context: int) -> int:
     """The operations in matrix products for one token that attends to `context` tokens, itself included.
 
-    A weight takes two of them, whether it is zero or not. A pass of n tokens takes n·a + n²·b: every token passes the
-    same weights, and every layer of attention multiplies all pairs of tokens. Two short passes give a and b.
+    A weight takes two of them, whether it is zero or not. Attention is counted in full, also where a layer's window is
+    shorter. A pass of n tokens takes n·a + n²·b: every token passes the same weights, and every layer of attention
+    multiplies all pairs of tokens. Two short passes give a and b.
     """
     few, more = (_flops(loaded, length) / length for length in (FEW, MORE))
     per_pair = (more - few) / (MORE - FEW)

@@ -169,11 +169,11 @@ def scored_tokens(
 
 @torch.inference_mode()
 def predictions(loaded: Loaded, scored: Scored, original: OriginalStates | None = None) -> Columns:
-    """A model's predictions in the place of some tokens, with logits held for a slice of them at a time.
+    """What a model predicts at some scored tokens, with logits held for a slice of them at a time.
 
     Columns, all of shape (tokens,): nll (the tokens' negative log-likelihoods, in nats); with the original's states,
-    also kl (KL(original ‖ model) over the whole vocabulary, in nats), top and original_top (the tokens that are most
-    likely by the model and by the original). Raises UserError if a figure is not finite.
+    also kl (KL(original ‖ model) over the whole vocabulary, in nats), top and original_top (the most likely token, of
+    the model and of the original). Raises UserError if a figure is not finite.
     """
     step = max(1, LOGITS_AT_ONCE // vocabulary(loaded))
     states = original.of(scored.sequence) if original else scored.states

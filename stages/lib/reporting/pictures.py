@@ -25,7 +25,7 @@ from stages.lib.reporting.wording import curve_name
 
 SHOWN = ("perplexity", "accuracy", "rougeL")
 OWN_COLOURS = {"original": "#4477aa", "pruned": "#cc6677"}
-"""Of Tol's palette that colour-blind readers can tell apart; the other models are grey."""
+"""Of `PALETTE`; the other models are grey."""
 OTHERS = "#666666"
 PALETTE = ("#cc6677", "#4477aa", "#228833", "#aa8800", "#aa3377", "#66ccee", "#882255")
 """Of Tol's colours that colour-blind readers can tell apart."""
@@ -33,8 +33,6 @@ LARGEST_DRAWN = 1e300
 """An axis ends below the largest float."""
 WORST_SHOWN = 1000
 """Perplexities above this many times the original's are drawn at the upper edge, as arrows."""
-
-
 LINE = 0.045
 """The height of a name, as a share of a picture."""
 SMALLEST_DRAWN = 1e-6
@@ -165,7 +163,7 @@ def _name_points(axis: Axes, names: Sequence[str], x: Sequence[float], y: Sequen
     """The points' names at the right edge, in the order of their heights and apart, each with a line to its point."""
     order = np.argsort(y, kind="stable")
     heights = (axis.transScale + axis.transLimits).transform(np.column_stack([x, y]))[order, 1]
-    steps = LINE * np.arange(len(names))
+    steps = min(LINE, 1 / len(names)) * np.arange(len(names))
     places = np.minimum(np.maximum.accumulate(heights - steps), 1 - steps[-1]) + steps
     line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkB": 3}
     for number, place in zip(order, places, strict=True):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stages.lib.figures.comparison import REFERENCES, Comparison, Tables, compare
+from stages.lib.figures.comparison import REFERENCES, Comparison, Tables, compare, rows_by_model
 from stages.lib.figures.definitions import FIGURES, UNRECOVERED, Estimate, estimates, items
 from stages.lib.figures.harness import read_harness
 from stages.lib.figures.tables import read_frontier, sensitivity_tables
@@ -30,7 +30,7 @@ class Size:
     """A tensor that several blocks share counts once."""
     effective_parameters: int
     flops_per_token: int
-    """Of the matrix products for one token with a whole context before it."""
+    """In the matrix products for one token that attends to `perplexity.context` tokens, itself included."""
     stored_bytes: int
     """Of the recipe, or of the weights for the original, on which the recipes are based."""
 
@@ -91,16 +91,17 @@ def read_results(params: "Params", tables: Tables) -> Results:
         for model, found in tables.items()
         if UNRECOVERED.values in (rows := items("perplexity", found["perplexity"]))
     }
-    distilled = params.distilled
+    distilled, ends = params.distilled, tables["original"]["perplexity"]["end"]
+    items_of = {measure: rows_by_model(measure, tables) for measure in ITEM_MEASURES}
     return Results(
-        comparisons=[compare(figure, tables, *resampling) for figure in FIGURES],
+        comparisons=[compare(figure, items_of[figure.measure], *resampling) for figure in FIGURES],
         sizes={model: Size(**{key: int(size[key]) for key in Size.__annotations__}) for model, size in sizes.items()},
         unrecovered=unrecovered,
         frontier=read_frontier(FRONTIER, params.frontier, *resampling),
         sensitivity=sensitivity_tables(read_table(SENSITIVITY), *resampling),
         absent=left_out | ({"distilled": distilled.reason} if distilled.source == "none" else {}),
         no_distance={
-            model: "another tokenizer"
+            model: "another vocabulary" if found["perplexity"]["end"].equals(ends) else "another tokenizer"
             for model, found in tables.items()
             if model != "original" and "kl" not in found["perplexity"]
         },
@@ -119,7 +120,7 @@ def summary(results: Results) -> pd.DataFrame:
             key, estimate = comparison.figure.key, comparison.estimates.get(model)
             row |= dict.fromkeys([key, f"{key}_low", f"{key}_high"]) | (estimate.rounded(key) if estimate else {})
             row[f"{key}_n"] = comparison.n
-            for reference in REFERENCES:
+            for reference in REFERENCES[comparison.figure.distance :]:  # a distance is to the original
                 found = comparison.changes.get((model, reference))
                 row[f"{key}_p_holm_vs_{reference}"] = significant(found.p_holm.value, 3) if found else None
         if results.unrecovered:

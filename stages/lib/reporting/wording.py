@@ -138,8 +138,7 @@ def estimated(estimate: Estimate) -> str:
 
 def models_table(results: Results) -> tuple[list[str], dict[str, list[Cell]]]:
     """The names of the columns, and each model's cells: its effective size, its scores, and its distances."""
-    shown = [results.by_key[key] for key in IN_THE_TABLE if key in results.by_key]
-    unrecovered = results.unrecovered
+    shown, unrecovered = [results.by_key[key] for key in IN_THE_TABLE], results.unrecovered
     before = ["perplexity before recovery ↓"] if unrecovered else []
     rows: dict[str, list[Cell]] = {}
     for model, size in results.sizes.items():
