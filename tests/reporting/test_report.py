@@ -166,9 +166,7 @@ def test_the_changes_are_those_of_the_summary(measured: Path, run_stage: RunStag
     summary = pd.read_csv("metrics/summary.csv").set_index("model")
     table = pd.read_csv("metrics/changes.csv")
     distances = sum(figure.distance for figure in FIGURES)
-    assert (
-        len(table) == (len(FIGURES) - distances) * 2 * 3 + distances * 2
-    )  # references, and the models compared with each
+    assert len(table) == 2 * 3 * (len(FIGURES) - distances) + 2 * distances  # models compared with each reference
     for row in table.itertuples():
         ours, theirs = summary.loc[row.model, row.measure], summary.loc[row.reference, row.measure]
         assert row.change == ("ratio" if row.measure == "perplexity" else "difference")

@@ -29,8 +29,8 @@ OWN_COLOURS = {"original": "#4477aa", "pruned": "#cc6677"}
 OTHERS = "#666666"
 PALETTE = ("#cc6677", "#4477aa", "#228833", "#aa8800", "#aa3377", "#66ccee", "#882255")
 """Of Tol's colours that colour-blind readers can tell apart."""
-LARGEST_DRAWN = 1e300
-"""An axis ends below the largest float."""
+LARGEST_DRAWN = 1e200
+"""An axis, with its margins and ticks, ends below the largest float."""
 WORST_SHOWN = 1000
 """Perplexities above this many times the original's are drawn at the upper edge, as arrows."""
 LINE = 0.045
