@@ -42,6 +42,7 @@ from stages.lib.reporting.examples import (
 from stages.lib.reporting.page import render
 from stages.lib.reporting.pictures import draw
 from stages.lib.reporting.study import Results, Size
+from stages.lib.reporting.wording import IN_THE_TABLE
 from stages.lib.sources.reviews import read_reviews
 
 HOSTILE = "<script>document.title = 'taken'</script><img src=http://192.0.2.1/x onerror=\"document.title='taken'\">"
