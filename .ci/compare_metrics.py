@@ -1,9 +1,10 @@
 """Compare the metrics of a run with the committed ones, within the noise between machines.
 
 Counts are exact: masks follow from bit patterns, and so do averages and kept blocks. Sums of float32 products
-differ between processors, so log-likelihoods differ in their last digits: perplexity and bits per byte may differ by
-1e-4 of their value (other kernels on one machine moved them by 5e-6). A prediction that depends on such a digit may
-flip: at most 2 of 500 reviews, and as many of the 32 greedy summaries as move the mean ROUGE by 0.015.
+differ between processors, so log-likelihoods differ in their last digits: perplexity, bits per byte and KL divergence
+may differ by 1e-4 of their value (other kernels on one machine moved them by 5e-6). A prediction that depends on such a
+digit may flip: at most 6 of 12,045 most likely tokens, 2 of 500 reviews by each of two models, and as many of the 32
+greedy summaries as move the mean ROUGE by 0.015, of which one may begin or cease to repeat itself.
 
 The ends of an interval move with the figure, and over few items by more: one flipped summary moves an end of ROUGE by
 up to 0.044, and 5e-6 of the log-likelihoods of sensitivity's five documents an end by up to 0.8 %. An interval of
@@ -20,8 +21,13 @@ from pathlib import Path
 
 import pandas as pd
 
-RELATIVE = {"perplexity": 1e-4, "bits_per_byte": 1e-4, "ratio": 1e-4}
-ABSOLUTE = {"accuracy": 0.005, "rouge1": 0.015, "rouge2": 0.015, "rougeL": 0.015, "nats_per_million": 1.1e-4}
+RELATIVE = dict.fromkeys(("perplexity", "bits_per_byte", "kl_divergence", "ratio"), 1e-4)
+ABSOLUTE = {
+    **{"same_top": 5e-4, "accuracy": 0.005, "nats_per_million": 1.1e-4},
+    **dict.fromkeys(("flips", "lost", "gained"), 0.009),
+    **dict.fromkeys(("rouge1", "rouge2", "rougeL"), 0.015),
+    **dict.fromkeys(("degenerate", "empty", "repeating"), 0.032),
+}
 """The smallest kind of matrix has 0.94 million weights pruned, so 1e-4 nats are 1.1e-4 nats per million."""
 ENDS_OF_ROUGE = 0.05
 ENDS_OVER_FEW = 0.03
@@ -54,6 +60,8 @@ def noise(path: str, key: str, value: float | str) -> float:
             return ENDS_OF_ROUGE
         if path.startswith("metrics/sensitivity/"):
             return ENDS_OVER_FEW * abs(value)
+        if name == "degenerate":
+            return ENDS_OF_ROUGE
     return RELATIVE.get(name, 0.0) * abs(value) + ABSOLUTE.get(name, 0.0)
 
 

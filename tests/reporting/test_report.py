@@ -270,7 +270,7 @@ def test_significant_differences_are_marked() -> None:
     row = next(line for line in report.splitlines() if line.startswith("| merged_2 |"))
     assert row.count("[0.50, 1.50]\\* |") == 5  # 0.0499 against the original, 0.0501 against the pruned one
     assert "†" not in row
-    assert "Holm's method over the 2 models" in report
+    assert "Holm's method over all models that are compared with the same reference" in report
 
 
 def test_only_what_is_worse_than_guessing_is_called_so() -> None:

@@ -68,7 +68,8 @@ def _load_tasks(task: str, settings: "Harness", seed: int) -> Tasks:
         )
     from lm_eval.tasks import TaskManager
 
-    logging.getLogger(PACKAGE).setLevel(logging.CRITICAL)  # it warns of each setting that it is given
+    for noisy in (PACKAGE, "huggingface_hub"):  # they warn of each setting that is given, and of each new attempt
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     folder = None if Path(settings.path) == NO_FILE else Path(settings.path)
     if folder and not folder.is_dir():
         raise ParamsError(f"harness.path: got {settings.path!r}, takes a folder of task files")
@@ -77,6 +78,7 @@ def _load_tasks(task: str, settings: "Harness", seed: int) -> Tasks:
     manager = own if _needs_no_other(own, task) else TaskManager(include_path=folder)
     if task not in manager.all_tasks:
         raise ParamsError(_unknown(task, folder, own.all_tasks, manager.all_tasks))
+    _check_can_run(task, manager.task_index[task].cfg or {})  # before a metric is fetched that would run code
     try:
         tasks: Tasks = manager.load([task])
     except Exception as error:
@@ -84,7 +86,7 @@ def _load_tasks(task: str, settings: "Harness", seed: int) -> Tasks:
             raise
         raise UserError(_why_not_loaded(task, error)) from None
     for name, loaded in tasks["tasks"].items():
-        _check_can_run(name, loaded)
+        _check_can_run(name, vars(loaded.config))
         if loaded.get_config("num_fewshot") != 0:
             loaded.set_config(key="num_fewshot", value=settings.shots)
         loaded.set_fewshot_seed(seed=seed)
@@ -136,11 +138,11 @@ def _why_not_loaded(task: str, error: Exception) -> str:
     return f"the task {task} cannot be loaded ({type(error).__name__}: {reason}); check its file, or leave it out"
 
 
-def _check_can_run(name: str, task: Any) -> None:
+def _check_can_run(name: str, config: Mapping[str, Any]) -> None:
     """Raise UserError for a task that the harness would not start, or that this project has no model for."""
-    if getattr(task, "UNSAFE_CODE", False):
+    if config.get("unsafe_code"):
         raise UserError(f"the task {name} runs code that a model has written, which is not done here; leave it out")
-    if getattr(task, "MULTIMODAL", False):
+    if config.get("doc_to_image") or config.get("doc_to_audio"):
         raise UserError(f"the task {name} shows pictures or plays sounds, and the models here read text; leave it out")
 
 
