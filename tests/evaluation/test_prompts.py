@@ -137,7 +137,7 @@ def test_long_documents_are_cut_at_their_end(plain: Loaded) -> None:
 
 
 def test_no_room_for_a_document_is_refused(plain: Loaded) -> None:
-    with pytest.raises(UserError, match="lower max_new_tokens"):
+    with pytest.raises(UserError, match=r"shorten summarize\.cue, or lower summarize\.max_new_tokens"):
         prompts(plain, DOCUMENTS, settings(max_new_tokens=127))
 
 
@@ -161,7 +161,9 @@ def test_no_room_for_a_document_behind_the_token_that_begins_it_is_refused(plain
     cue = len(ids(plain, "\n\nTL;DR:"))
     least, one = replace(plain, tokenizer=enclosing(plain.tokenizer)), document_rows(TEXTS[:1])
     assert len(prompts(least, one, settings(max_new_tokens=126 - cue))[0]) == 2 + cue
-    with pytest.raises(UserError, match=r"^special tokens, cue and .* take 128 tokens, the model 128; lower"):
+    with pytest.raises(
+        UserError, match=r"^special tokens, cue and .* take 128 tokens, the model 128; shorten summarize\.cue"
+    ):
         prompts(least, one, settings(max_new_tokens=127 - cue))
 
 
@@ -270,7 +272,9 @@ def test_no_more_is_cut_than_has_to_be(chatting: Callable[..., Loaded], style: S
 def test_no_room_for_a_document_in_a_chat_is_refused(chatting: Callable[..., Loaded], style: Style) -> None:
     loaded = chatting(style.template, *style.tokens)
     around = len(ids(loaded, f"{style.opening}Summarize: {style.closing}"))
-    says = r"^chat template, summarize\.instruction and summarize\.max_new_tokens take \d+ tokens, the model 128; lower"
+    says = (
+        r"^chat template, summarize\.instruction and summarize\.max_new_tokens take \d+ tokens, the model 128; shorten"
+    )
     with pytest.raises(UserError, match=says):
         prompts(loaded, DOCUMENTS, settings(max_new_tokens=129 - around))
     assert prompts(loaded, DOCUMENTS, settings(max_new_tokens=124 - around))

@@ -43,7 +43,7 @@ def run_task(model: str, task: str, params: "Params") -> None:
     `results`: task (the subtasks of a group, too), version, metric, filter, value, stderr, higher_is_better, n, and
     lm_eval, the harness's version. `samples`: task, document, doc_hash, metric, filter, value; one row per document and
     metric, if it has a single number for a document. Raises ParamsError if there is no such task, UserError if the task
-    or the harness cannot be loaded.
+    or the harness cannot be loaded, or the task fails.
     """
     recipe = read_recipe(recipe_folder(model))
     if isinstance(recipe, LeftOut):
@@ -52,8 +52,11 @@ def run_task(model: str, task: str, params: "Params") -> None:
         tasks = _load_tasks(task, params.harness, params.seed)  # before the model, so that a mistake shows in seconds
         loaded = ready(materialize(Checkpoint(MODEL), recipe_folder(model)), set_up(params.compute, params.seed))
         check_causal(loaded)
-        found = _evaluate(loaded, tasks, params.harness, params.seed)
-        results = pd.DataFrame(_results(found)).astype({"higher_is_better": "boolean"})
+        found = _evaluate(loaded, task, tasks, params.harness, params.seed)
+        results = pd.DataFrame(_results(found))
+        if results.empty:
+            raise UserError(f"the task {task} gives no number; check the metrics in its file")
+        results = results.astype({"higher_is_better": "boolean"})
         samples = pd.DataFrame(_samples(found), columns=["task", "document", "doc_hash", "metric", "filter", "value"])
     with new_folder(harness_folder(model, task)) as folder:
         write_table(results, folder / "results.parquet")
@@ -76,8 +79,9 @@ def _load_tasks(task: str, settings: "Harness", seed: int) -> Tasks:
     own = TaskManager(include_path=folder, include_defaults=False)
     # The harness's own thousands of files take seconds to read.
     manager = own if _needs_no_other(own, task) else TaskManager(include_path=folder)
-    if task not in manager.all_tasks:
-        raise ParamsError(_unknown(task, folder, own.all_tasks, manager.all_tasks))
+    for name in (task, *_members(own, task)):
+        if name not in manager.all_tasks:
+            raise ParamsError(_unknown(name, folder, own.all_tasks, manager.all_tasks))
     _check_can_run(task, manager.task_index[task].cfg or {})  # before a metric is fetched that would run code
     try:
         tasks: Tasks = manager.load([task])
@@ -97,8 +101,13 @@ def _needs_no_other(own: Any, name: str) -> bool:
     """Whether a folder of task files has a task, and all tasks that it consists of if it is a group."""
     if name not in own.all_tasks:
         return False
+    return all(_needs_no_other(own, member) for member in _members(own, name))
+
+
+def _members(own: Any, name: str) -> list[str]:
+    """The names of the tasks that a group of a folder of task files consists of; none for a task."""
     members = own.task_index[name].cfg["task"] if name in own.all_groups else []
-    return all(isinstance(member, str) and _needs_no_other(own, member) for member in members)
+    return [member for member in members if isinstance(member, str)]
 
 
 def _unknown(task: str, folder: Path | None, own: list[str], known: list[str]) -> str:
@@ -146,7 +155,7 @@ def _check_can_run(name: str, config: Mapping[str, Any]) -> None:
         raise UserError(f"the task {name} shows pictures or plays sounds, and the models here read text; leave it out")
 
 
-def _evaluate(loaded: Loaded, tasks: Tasks, settings: "Harness", seed: int) -> Mapping[str, Any]:
+def _evaluate(loaded: Loaded, task: str, tasks: Tasks, settings: "Harness", seed: int) -> Mapping[str, Any]:
     """What the harness finds, as its `EvalResults`."""
     from lm_eval import evaluator
 
@@ -157,9 +166,19 @@ def _evaluate(loaded: Loaded, tasks: Tasks, settings: "Harness", seed: int) -> M
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    found: Mapping[str, Any] = evaluator.evaluate(
-        model, tasks, limit=settings.limit or None, bootstrap_iters=RESAMPLES, log_samples=True
-    )
+    try:
+        found: Mapping[str, Any] = evaluator.evaluate(
+            model, tasks, limit=settings.limit or None, bootstrap_iters=RESAMPLES, log_samples=True
+        )
+    except UserError:
+        raise
+    except Exception as error:  # a task is a program, which may fail in any way
+        if out_of_memory(error):
+            raise
+        raise UserError(
+            f"the task {task} fails on {loaded.structure.model_type} ({type(error).__name__}: {reason_of(error)}); "
+            "check its file and data, and harness.shots in params.yaml"
+        ) from None
     return found
 
 

@@ -30,7 +30,7 @@ def checked_sums(folder: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise UserError(f"{folder}: lacks {SUMS}; restore it with `dvc repro download` or `dvc checkout`") from None
+        raise UserError(f"{folder}: lacks {SUMS}; restore it with `dvc repro` or `dvc checkout`") from None
     except UnicodeDecodeError:
         lines = []
     expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}

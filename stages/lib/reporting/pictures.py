@@ -144,7 +144,7 @@ def draw_distance(perplexity: Comparison, divergence: Comparison, path: Path, na
         _name_points(axis, models, distances, ratios)
         axis.grid(color="#dddddd")
         axis.set_axisbelow(True)
-        axis.legend(frameon=False, loc="upper left")
+        axis.legend(frameon=False, loc="best")
 
 
 class _Plain(LogFormatter):
@@ -179,41 +179,23 @@ def draw_frontier(
     with _picture(path, 5, narrow) as (axis,):
         for (method, _), curve in frontier.groupby(["method", "recovery_steps"], sort=False):
             _curve(axis, curve.sort_values("effective_parameters"), worst, colours[method])
-        for height, group in _groups(perplexity, sizes, worst, narrow):
-            millions = list(group.values())
-            axis.plot(millions, [height] * len(group), "^" if height == worst else "D", color="black", markersize=5)
-            below: dict[str, Any] = {"xytext": (2, -6), "textcoords": "offset points", "va": "top"}
-            below |= {"rotation": 90, "ha": "center"} if narrow else {"rotation": 35, "ha": "right"}
-            axis.annotate("\n".join(group), (float(np.mean(millions)), height), **below)
-        axis.margins(x=0.13, y=0.5 if narrow else 0.22)  # room for the models' names, which hang below the curves
+        millions = [sizes[model].effective_parameters / 1e6 for model in perplexity.estimates]
+        heights = [min(estimate.value, worst) for estimate in perplexity.estimates.values()]
+        for x, y in zip(millions, heights, strict=True):
+            axis.plot(x, y, "^" if y == worst else "D", color="black", markersize=5)
         axis.set(
             yscale="log",
             xlabel="effective parameters, millions: non-zero entries, shared tensors once per block",
             ylabel="perplexity (lower is better)",
             title=f"What is lost at N parameters (▲: beyond {WORST_SHOWN:,} times the original's)",
         )
+        axis.set(ylim=axis.get_ylim())
         _label_plainly(axis.yaxis)
+        _name_points(axis, list(perplexity.estimates), millions, heights)
         axis.grid(color="#dddddd")
         axis.set_axisbelow(True)
         if not frontier.empty:
             axis.legend(frameon=False)
-
-
-def _groups(
-    perplexity: Comparison, sizes: Mapping[str, Size], worst: float, narrow: bool
-) -> list[tuple[float, dict[str, float]]]:
-    """The models' millions of effective parameters, by perplexity; names that would overlap are in one group."""
-    millions = {model: sizes[model].effective_parameters / 1e6 for model in perplexity.estimates}
-    apart = 0.1 * (max(millions.values()) - min(millions.values())) if narrow else 1
-    groups: list[tuple[float, dict[str, float]]] = []
-    for model in sorted(millions, key=lambda model: millions[model]):
-        height = min(perplexity.estimates[model].value, worst)
-        near = [group for at, group in groups if at == height and millions[model] - max(group.values()) < apart]
-        if near:
-            near[0][model] = millions[model]
-        else:
-            groups.append((height, {model: millions[model]}))
-    return groups
 
 
 def _curve(axis: Axes, curve: pd.DataFrame, worst: float, colour: str) -> None:
