@@ -79,7 +79,7 @@ def _load_tasks(task: str, settings: "Harness", seed: int) -> Tasks:
     own = TaskManager(include_path=folder, include_defaults=False)
     # The harness's own thousands of files take seconds to read.
     manager = own if _needs_no_other(own, task) else TaskManager(include_path=folder)
-    for name in (task, *_members(own, task)):
+    for name in (task, *(member for member in _members(own, task) if isinstance(member, str))):
         if name not in manager.all_tasks:
             raise ParamsError(_unknown(name, folder, own.all_tasks, manager.all_tasks))
     _check_can_run(task, manager.task_index[task].cfg or {})  # before a metric is fetched that would run code
@@ -101,13 +101,13 @@ def _needs_no_other(own: Any, name: str) -> bool:
     """Whether a folder of task files has a task, and all tasks that it consists of if it is a group."""
     if name not in own.all_tasks:
         return False
-    return all(_needs_no_other(own, member) for member in _members(own, name))
+    return all(isinstance(member, str) and _needs_no_other(own, member) for member in _members(own, name))
 
 
-def _members(own: Any, name: str) -> list[str]:
-    """The names of the tasks that a group of a folder of task files consists of; none for a task."""
-    members = own.task_index[name].cfg["task"] if name in own.all_groups else []
-    return [member for member in members if isinstance(member, str)]
+def _members(own: Any, name: str) -> list[Any]:
+    """What a group of a folder of task files consists of: names of tasks, or tasks with other settings."""
+    members: list[Any] = own.task_index[name].cfg["task"] if name in own.all_groups else []
+    return members
 
 
 def _unknown(task: str, folder: Path | None, own: list[str], known: list[str]) -> str:
