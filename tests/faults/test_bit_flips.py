@@ -71,7 +71,7 @@ USED = {
     "data/recovered/pruned/masks.bin": ("post-ppl", {"prune", "recover"}),
     "data/recovered/pruned/recipe.json": ("classify@pruned", {"prune", "recover"}),
     "data/recovered/merged_2/permutations.safetensors": ("compare@merged_2", {"shrink", "recover-others@merged_2"}),
-    "data/final_states/window-000000.safetensors": ("post-ppl", {"baseline-ppl"}),
+    "data/states/window-000000.safetensors": ("post-ppl", {"baseline-ppl"}),
     "data/text/rows.parquet": ("baseline-ppl", {"download@text"}),
     "data/reviews/rows.parquet": ("classify@original", {"download@reviews"}),
     "data/predictions/perplexity/pruned.parquet": ("measure@pruned", {"post-ppl"}),
