@@ -165,7 +165,7 @@ def _name_points(axis: Axes, names: Sequence[str], x: Sequence[float], y: Sequen
     heights = (axis.transScale + axis.transLimits).transform(np.column_stack([x, y]))[order, 1]
     steps = min(LINE, 1 / len(names)) * np.arange(len(names))
     places = np.minimum(np.maximum.accumulate(heights - steps), 1 - steps[-1]) + steps
-    line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkB": 3}
+    line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkB": 3, "relpos": (0, 0.5)}
     for number, place in zip(order, places, strict=True):
         axis.annotate(names[number], (x[number], y[number]), (1.04, place), "data", "axes fraction", line, va="center")
 
