@@ -165,8 +165,8 @@ def test_a_model_of_another_tokenizer_has_no_distance(
     assert not {"perplexity", "bits_per_byte", "kl_divergence", "same_top"} & compared["distilled"]
     assert {"accuracy", "flips", "rougeL"} <= compared["distilled"]
     assert {"perplexity", "kl_divergence", "same_top"} <= compared["compressed_2"]
-    (row,) = [line for line in Path("report/report.md").read_text().splitlines() if line.startswith("| distilled |")]
-    assert "another tokenizer" in row
+    rows = [line for line in Path("report/report.md").read_text().splitlines() if line.startswith("| distilled |")]
+    assert "another tokenizer" in rows[0]  # in the table of all models
 
 
 @pytest.mark.parametrize("error", ["RuntimeError", "UserError"])

@@ -619,7 +619,11 @@ LATER: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
     "train": (("classify", "pruned"), {"classify.train_examples": 99}, "classify.train_examples is 99, and there are"),
     "test": (("classify", "pruned"), {"classify.test_examples": 99}, "classify.test_examples is 99, and there are 25"),
     "documents": (("summarize", "pruned"), {"summarize.examples": 9}, "summarize.examples is 9, and there are 8; low"),
-    "room": (("summarize", "pruned"), {"summarize.max_new_tokens": 120}, "the model 128; lower max_new_tokens"),
+    "room": (
+        ("summarize", "pruned"),
+        {"summarize.max_new_tokens": 120},
+        "the model 128; shorten summarize.cue",
+    ),
     "chat": (("summarize", "pruned"), {"summarize.prompt": "chat"}, "has no chat template; set it to auto or cue in"),
     "cuda": (("post_ppl",), {"compute.device": "cuda"}, "compute.device is cuda, which this machine or this torch"),
 }

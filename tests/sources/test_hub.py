@@ -102,8 +102,9 @@ def test_a_distilled_sibling_is_measured_beside_the_model(
     recipe = json.loads((project / "data/variants/distilled/recipe.json").read_text())
     assert recipe["sha256"] == weights_digest(project / "data/distilled")
     assert run_stage("recover_others", "distilled").status == 0
-    for stage in ("compare", "measure"):
-        finished = run_stage(stage, "distilled")
+    of_original = [("baseline_ppl",), ("classify", "original")]
+    for stage in (*of_original, ("compare", "distilled"), ("measure", "distilled")):
+        finished = run_stage(*stage)
         assert finished.status == 0, finished.err
     assert json.loads((project / "metrics/perplexity/distilled.json").read_text())["perplexity"] > 1
 
