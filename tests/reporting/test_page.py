@@ -169,8 +169,8 @@ def test_it_says_what_the_results_are(page: Path) -> None:
 
 def test_flips_and_pairs_follow_from_the_predictions() -> None:
     reviews = pd.DataFrame({"document": ["a", "b", "c"], "text": ["one", "two", "x" * 700]})
-    said = pd.DataFrame({"document": ["c", "a", "b"], "label": [1, 0, 1], "predicted": [1, 0, 0]})
-    says = said.assign(predicted=[0, 0, 1])
+    said = pd.DataFrame({"document": ["c", "a", "b"], "label": [1, 0, 1], "predicted": [1, 0, 0], "right": [1, 1, 0]})
+    says = said.assign(predicted=[0, 0, 1], right=[0, 1, 1])
     flips = flipped_reviews(reviews, said, says, ["bad", "good"])
     assert [*flips[["label", "original", "pruned", "kind"]].itertuples(index=False, name=None)] == [
         ("good", "good", "bad", "lost"),
@@ -234,8 +234,8 @@ def test_the_reviews_shown_are_those_that_were_scored(tmp_path: Path) -> None:
     files = {split: [tmp_path / f"{split}.jsonl"] for split in ("test", "train")}
     write_rows(read_reviews(LocalReviews(source="local", path="unused"), files, seed=0), tmp_path)
     scored = read_rows(tmp_path, "test")
-    right = scored[["document", "label"]].assign(predicted=scored["label"])
-    wrong = right.assign(predicted=1 - right["label"])
+    right = scored[["document", "label"]].assign(predicted=scored["label"], right=1.0)
+    wrong = right.assign(predicted=1 - right["label"], right=0.0)
     for rows in (scored, read_rows(tmp_path)):
         flips = flipped_reviews(rows, right, wrong, ["bad", "good"])
         assert sorted(flips["text"]) == [f"test {n}" for n in range(4)]

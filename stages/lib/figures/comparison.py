@@ -115,6 +115,5 @@ def _described(figure: Figure, rows: pd.DataFrame) -> tuple[str, float | None, s
         return f"{len(rows):,} reviews", rows["label"].value_counts(normalize=True).max(), "most frequent class"
     if figure.measure == "classify":
         return f"{len(rows):,} reviews", None, ""
-    if figure.key == "degenerate":
-        return f"{len(rows)} documents", None, ""
-    return f"{len(rows)} documents", float(rows[f"lead_{figure.key}"].mean()), "first sentence"
+    lead = f"lead_{figure.key}"
+    return f"{len(rows)} documents", float(rows[lead].mean()) if lead in rows else None, "first sentence"

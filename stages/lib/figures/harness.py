@@ -55,10 +55,17 @@ def harness_figures(model: str, tasks: Sequence[str]) -> dict[str, dict[str, flo
         found, original = read_found(model, task), read_found("original", task)
         if found is None or original is None:
             return {}
-        for name, rows in found.results.groupby("task", sort=False):
-            figures[str(name)] = _metrics(rows) | {"examples": int(rows["n"].iloc[0])}
-            if model != "original":
-                figures[str(name)] |= _flips(model, task, str(name), original.samples, found.samples)
+        figures |= _task_figures(model, task, found, original)
+    return figures
+
+
+def _task_figures(model: str, task: str, found: Found, original: Found) -> dict[str, dict[str, float]]:
+    """The figures of one task that was asked for, or of all tasks in it."""
+    figures: dict[str, dict[str, float]] = {}
+    for name, rows in found.results.groupby("task", sort=False):
+        figures[str(name)] = _metrics(rows) | {"examples": int(rows["n"].iloc[0])}
+        if model != "original":
+            figures[str(name)] |= _flips(model, task, str(name), original.samples, found.samples)
     return figures
 
 
@@ -68,12 +75,13 @@ def read_harness(settings: "Harness") -> pd.DataFrame:
     A group with a figure of its own is one task, any other group as many as it has. Raises as `harness_figures` does.
     """
     rows: list[dict[str, Any]] = []
+    originals = {task: read_found("original", task) for task in settings.tasks} if settings.models else {}
     for model in settings.models:
-        for task in settings.tasks:
-            found = read_found(model, task)
-            if found is None:
+        for task, original in originals.items():
+            found = original if model == "original" else read_found(model, task)
+            if found is None or original is None:
                 continue
-            figures = harness_figures(model, [task])
+            figures = _task_figures(model, task, found, original)
             names = [task] if task in figures else list(figures)
             for name in names:
                 chosen = _standing(found.results[found.results["task"] == name])

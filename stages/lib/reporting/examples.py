@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from stages.lib.figures.comparison import Tables
+from stages.lib.figures.definitions import items
 from stages.lib.files.places import DOCUMENTS, REVIEWS, TEXT
 from stages.lib.files.rows import SEPARATOR, read_rows
 
@@ -91,14 +92,11 @@ def flipped_reviews(
     Columns: text, label, original and pruned (names of classes), and kind: whether pruning lost the review, gained it,
     or replaced one mistake by another.
     """
-    both = _both(original, pruned)
-    both = both[both["predicted_original"] != both["predicted_pruned"]]
-    label, before, after = both["label_original"], both["predicted_original"], both["predicted_pruned"]
-    kinds = np.select([before == label, after == label], ["lost", "gained"], "other")
-    named = {
-        key: [classes[number] for number in found]
-        for key, found in zip(("label", "original", "pruned"), (label, before, after), strict=True)
-    }
+    both = _both(original, items("classify", pruned, original))
+    both = both[both["flipped"] == 1]
+    kinds = np.select([both["lost"] == 1, both["gained"] == 1], ["lost", "gained"], "other")
+    columns = {"label": "label_original", "original": "predicted_original", "pruned": "predicted_pruned"}
+    named = {key: [classes[number] for number in both[column]] for key, column in columns.items()}
     return pd.DataFrame({"text": _texts(reviews, both), **named, "kind": kinds})
 
 
