@@ -87,8 +87,7 @@ def load_state(state: Path, model: torch.nn.Module, optimizer: torch.optim.Optim
     for number, (name, weight) in enumerate(model.named_parameters()):
         weight.data.copy_(saved[f"weight {name}"])
         optimizer.state[weight] = {
-            key: saved[f"optimizer {number} {key}"].to(weight.device if key != "step" else "cpu")
-            for key in ("step", "exp_avg", "exp_avg_sq")
+            key: saved[f"optimizer {number} {key}"].to(weight.device) for key in ("step", "exp_avg", "exp_avg_sq")
         }
     log: Log = json.loads((state / "log.json").read_text(encoding="utf-8"))
     return log
