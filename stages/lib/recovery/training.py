@@ -22,13 +22,10 @@ from stages.lib.inference.loading import Loaded
 from stages.lib.inference.tokenizing import room_for_text
 from stages.lib.recovery.optimizing import Steps, check_converging
 from stages.lib.recovery.schedule import window_tokens, windows_per_step
-from stages.lib.recovery.states import Log, load_state, newest_state, save_state
+from stages.lib.recovery.states import SAVED, Log, load_state, newest_state, save_state
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Recover
-
-SAVED = 4
-"""How often a run's state is saved, evenly over its steps."""
 
 
 def train(
