@@ -277,6 +277,8 @@ TINY_PARAMS: dict[str, Any] = {
         "method": "magnitude",
         "scope": "auto",
         "budget": "uniform",
+        "update": "none",
+        "shots": 1,
         "sparsity": 0.3,
         "calibration_tokens": 64,
     },

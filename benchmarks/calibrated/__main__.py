@@ -29,6 +29,7 @@ from stages.lib.inference.loading import Loaded, load_original
 from stages.lib.plumbing.params import Params, load_params
 from stages.lib.pruning.calibrated import calibrated_masks
 from stages.lib.pruning.methods import method_named
+from stages.lib.recipes.choosing import shared_by_matrices
 from stages.lib.reporting.exporting import export
 from stages.lib.weights.checkpoint import Checkpoint
 
@@ -58,7 +59,8 @@ def ours(params: Params, windows: Sequence[torch.Tensor], method: str, scope: st
     on_text = method_named(method).on_text
     assert on_text is not None
     started = time.monotonic()
-    for _ in calibrated_masks(loaded, windows, [half] * checkpoint.structure.depth, on_text, scope):
+    counts = shared_by_matrices([half] * checkpoint.structure.depth, checkpoint.structure.matrices)
+    for _ in calibrated_masks(loaded, windows, counts, on_text, scope):
         pass
     return time.monotonic() - started, loaded
 

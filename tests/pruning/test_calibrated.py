@@ -1,6 +1,6 @@
 """Methods that prune on text against the formulas of their papers, written apart, on models of both families."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from stages.lib.pruning.importance import LEAST_GROWTH, OUTLIER, block_sensitivi
 from stages.lib.pruning.method import OnText
 from stages.lib.pruning.methods import method_named
 from stages.lib.pruning.sparsegpt import input_products, sparsegpt_mask
-from stages.lib.recipes.choosing import spread
+from stages.lib.recipes.choosing import Counts, MatrixCounts, shared_by_matrices, spread
 from stages.lib.recipes.recipe import materialize
 from stages.lib.weights.checkpoint import Checkpoint
 
@@ -37,6 +37,10 @@ def on_text(method: str) -> OnText:
 
 def windows(loaded: Loaded, tokens: int = 300) -> list[torch.Tensor]:
     return calibration_windows(loaded, [prose(200, seed) for seed in range(3)], tokens, "prune.calibration_tokens")
+
+
+def shared(loaded: Loaded, block_counts: Sequence[int] | Counts) -> MatrixCounts:
+    return shared_by_matrices([int(k) for k in block_counts], loaded.structure.matrices)
 
 
 def keep(inputs: list[torch.Tensor]) -> Callable[..., None]:
@@ -94,7 +98,7 @@ def test_a_model_is_pruned_by_the_formula(tiny_folder: Path, original: Path, met
     counts = [size // 3, size // 4]
     expected = naive(method, tiny_folder, texts, counts)
     scope = {"wanda": "row", "sparsegpt": "layer"}[method]
-    found = dict(calibrated_masks(loaded, texts, counts, on_text(method), scope))
+    found = dict(calibrated_masks(loaded, texts, shared(loaded, counts), on_text(method), scope))
     assert list(found) == Checkpoint(tiny_folder).structure.prunable
     assert sum(int(mask.sum()) for mask in found.values()) == sum(counts)
     for name, mask in found.items():
@@ -185,7 +189,9 @@ def test_what_is_loaded_is_what_sparsegpt_gave_on_a_base_with_zeros(
     documents = unscored_documents(Path("data/text"))
     sizes = [sum(Checkpoint(base).size(name) for name in loaded.structure.weights([block])) for block in (0, 1)]
     texts = calibration_windows(loaded, documents, 64, "")
-    masks = dict(calibrated_masks(loaded, texts, spread(sum(sizes) // 2, sizes), on_text("sparsegpt"), "layer"))
+    masks = dict(
+        calibrated_masks(loaded, texts, shared(loaded, spread(sum(sizes) // 2, sizes)), on_text("sparsegpt"), "layer")
+    )
     found = materialize(Checkpoint(base), Path("data/pruned")).weights
     revived = 0
     for name, mask in masks.items():
@@ -205,7 +211,7 @@ def test_inputs_that_are_not_finite_are_one_line(tiny_folder: Path, original: Pa
     first = Checkpoint(tiny_folder).structure.prunable[0]
     says = rf"the sums over the inputs of {first} are not finite in float32; repair the model"
     with pytest.raises(UserError, match=says):
-        dict(calibrated_masks(loaded, texts, [10, 10], on_text(method), "layer"))
+        dict(calibrated_masks(loaded, texts, shared(loaded, [10, 10]), on_text(method), "layer"))
 
 
 @pytest.mark.parametrize("budget", [outlier_shares, partial(block_sensitivities, sparsity=0.5)])
@@ -233,7 +239,7 @@ def test_exactly_k(tiny_folder: Path, original: Path, method: str, scope: str, s
     input_axis = loaded.structure.matrices[0][0].input_axis
     total = sum(loaded.model.get_parameter(name).numel() for name in Checkpoint(tiny_folder).structure.prunable)
     counts = spread(round(share * total), [total // 2] * 2)
-    masks = dict(calibrated_masks(loaded, windows(loaded, 40), counts, on_text(method), scope))
+    masks = dict(calibrated_masks(loaded, windows(loaded, 40), shared(loaded, counts), on_text(method), scope))
     assert sum(int(mask.sum()) for mask in masks.values()) == round(share * total)
     for mask in masks.values():
         assert abs(mask.sum() - share * mask.size) < 2

@@ -26,7 +26,7 @@ from stages.lib.inference.loading import Loaded, check_causal, load_original, re
 from stages.lib.plumbing.params import Summarize
 from stages.lib.pruning.calibrated import calibrated_masks
 from stages.lib.pruning.methods import method_named
-from stages.lib.recipes.choosing import spread
+from stages.lib.recipes.choosing import shared_by_matrices, spread
 from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.recipe import apply, materialize, write_recipe
 from stages.lib.recipes.scoped_mask import ScopedMask
@@ -185,7 +185,9 @@ def test_calibrated_methods_are_the_naive_references(folder: Path, loaded: Loade
     on_text = method_named(method).on_text
     assert on_text is not None
     scope = {"wanda": "row", "sparsegpt": "layer"}[method]
-    found = dict(calibrated_masks(loaded, texts, block_counts, on_text, scope))
+    found = dict(
+        calibrated_masks(loaded, texts, shared_by_matrices(block_counts, loaded.structure.matrices), on_text, scope)
+    )
     assert list(found) == loaded.structure.prunable
     for block in (0, BLOCKS - 1):
         matrices = [
@@ -230,7 +232,7 @@ def test_experts_without_tokens_are_pruned_by_magnitude(tmp_path: Path, tokenize
     loaded = load_original(Checkpoint(tmp_path), CPU)
     on_text = method_named("wanda").on_text
     assert on_text is not None
-    counts = [PRUNABLE["olmoe"] // 2] * BLOCKS
+    counts = shared_by_matrices([PRUNABLE["olmoe"] // 2] * BLOCKS, loaded.structure.matrices)
     dense = {name: weight.clone() for name, weight in loaded.weights.items()}
     masks = dict(calibrated_masks(loaded, [TEXT], counts, on_text, "row"))
     for name in (name for name in masks if ".experts.1." in name):

@@ -22,7 +22,7 @@ def inputs_seen(layer: nn.Module, see: See) -> AbstractContextManager[Any]:
             for parameter, expert, inputs in _expert_inputs(module, *arguments):
                 see(parameter, expert, inputs)
         else:
-            see("weight", 0, arguments[0].flatten(end_dim=-2))
+            see("weight", 0, arguments[0].detach().flatten(end_dim=-2))
 
     handle: AbstractContextManager[Any] = layer.register_forward_pre_hook(before)
     return handle

@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 from stages.lib.files.errors import ParamsError
 from stages.lib.plumbing.items import Distilled, Documents, Model, Reviews, Section, Text, distinct
 from stages.lib.plumbing.params_errors import explain
-from stages.lib.pruning.methods import METHODS, resolve_scope
+from stages.lib.pruning.methods import METHODS, method_named, resolve_scope
 from stages.lib.recipes.choosing import pattern_of
 from stages.lib.recovery.schedule import TRAINING_WINDOW
 from stages.lib.shrinking.variants import NAMES, parse_variant
@@ -45,8 +45,15 @@ class Prune(Section):
     scope: str = Field(
         description="auto (the method's own), global, layer, row, or N:M: of each M consecutive weights N stay"
     )
-    budget: Literal["uniform", "owl", "sensitivity"] = Field(
-        description="uniform, owl or sensitivity: how pruned weights are shared among blocks (scope layer or row)"
+    budget: Literal["uniform", "owl", "sensitivity", "curvature"] = Field(
+        description="uniform, owl, sensitivity or curvature: how pruned weights are shared among blocks, or with "
+        "curvature among matrices (scope layer or row)"
+    )
+    update: Literal["none", "outputs"] = Field(
+        description="none, or outputs: the remaining weights of each matrix are set to what keeps its outputs closest"
+    )
+    shots: int = Field(
+        ge=1, description="a whole number from 1: how often kfac and surgeon estimate the curvature and prune"
     )
     sparsity: float = Field(
         ge=0, lt=1, description="a number from 0 to below 1: the share of the prunable weights to set to zero"
@@ -69,7 +76,18 @@ class Prune(Section):
             scope = resolve_scope(info.data["method"], info.data["scope"])
             if scope not in ("layer", "row"):
                 raise ValueError(f"scope {scope} has only uniform")
+            if budget == "curvature" and not method_named(info.data["method"]).reads_text:
+                raise ValueError("only of a method that reads text")
         return budget
+
+    @field_validator("shots")
+    @classmethod
+    def _several_over_all(cls, shots: int, info: ValidationInfo) -> int:
+        if shots > 1 and "method" in info.data and "scope" in info.data:
+            scope = resolve_scope(info.data["method"], info.data["scope"])
+            if method_named(info.data["method"]).on_gradients is None or scope != "global":
+                raise ValueError("more than 1 only for kfac and surgeon, in scope global")
+        return shots
 
     @field_validator("sparsity")
     @classmethod

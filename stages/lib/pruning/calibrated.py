@@ -1,6 +1,6 @@
 """Prunes a model block by block, by any method whose scores depend on calibration text."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -12,26 +12,25 @@ from stages.lib.inference.blockwise import through_blocks
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.layer_inputs import inputs_seen
 from stages.lib.inference.loading import Loaded
+from stages.lib.pruning.least_squares import fitted
 from stages.lib.pruning.method import OnText
-from stages.lib.recipes.choosing import shared_by_matrices
+from stages.lib.pruning.sparsegpt import input_products
+from stages.lib.recipes.choosing import MatrixCounts
 from stages.lib.recipes.masks import Mask
 from stages.lib.weights.structure import Matrix
 
 
 @torch.no_grad()
 def calibrated_masks(
-    loaded: Loaded, windows: Sequence[torch.Tensor], block_counts: Sequence[int], method: OnText, scope: str
+    loaded: Loaded, windows: Sequence[torch.Tensor], counts: MatrixCounts, method: OnText, scope: str
 ) -> Iterator[tuple[str, Mask]]:
-    """Each prunable tensor's mask, in state-dict order, with the given number of pruned weights per block.
+    """Each prunable tensor's mask, in state-dict order, with the given number of pruned weights per single matrix.
 
-    A block's count is shared by its matrices, and those of its experts, in proportion to their size. The model is
-    pruned along the way, and a method that changes weights changes its others too. Raises UserError if M of a scope N:M
-    does not divide a matrix's inputs.
+    The model is pruned along the way, and a method that changes weights changes its others too. Raises UserError if M
+    of a scope N:M does not divide a matrix's inputs.
     """
-    passes = through_blocks(loaded, windows)
-    for run, matrices, k in zip(passes, loaded.structure.matrices, block_counts, strict=True):
+    for run, matrices in zip(through_blocks(loaded, windows), loaded.structure.matrices, strict=True):
         found = input_statistics(loaded, matrices, run, method.statistic)
-        counts = shared_by_matrices(int(k), matrices)
         for matrix in matrices:
             mask = np.empty(matrix.shape, dtype=np.bool_)
             weights = matrix.by_output(loaded.weights[matrix.name])
@@ -40,6 +39,22 @@ def calibrated_masks(
                 chosen[...] = method.prune(weight, statistic, scope, count)
                 weight.masked_fill_(torch.from_numpy(chosen).to(weight.device), 0)
             yield matrix.name, mask
+
+
+@torch.no_grad()
+def fit_outputs(loaded: Loaded, windows: Sequence[torch.Tensor], masks: Mapping[str, Mask]) -> None:
+    """Set each matrix to the one with the same mask whose outputs on some text are closest to those of the original's.
+
+    Block by block, in place: a matrix's inputs are those that the blocks before it, pruned and updated, give.
+    """
+    for run, matrices in zip(through_blocks(loaded, windows), loaded.structure.matrices, strict=True):
+        found = input_statistics(loaded, matrices, run, input_products)
+        originals = loaded.checkpoint.tensors([matrix.name for matrix in matrices])
+        for matrix in matrices:
+            weights, original = (matrix.by_output(each[matrix.name]) for each in (loaded.weights, originals))
+            mask = matrix.by_output(torch.from_numpy(masks[matrix.name]))
+            for weight, *parts in zip(weights, original, mask, found[matrix.name], strict=True):
+                weight.copy_(fitted(*(part.to(loaded.device) for part in parts)))
 
 
 def input_statistics(

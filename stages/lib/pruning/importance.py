@@ -1,4 +1,4 @@
-"""How much a part of a model matters: by its outliers, or by pruning it alone on trial."""
+"""How much a part of a model matters: by its outliers, by the curvature, or by pruning it alone on trial."""
 
 import math
 from collections.abc import Sequence
@@ -11,8 +11,12 @@ from stages.lib.inference.blockwise import BlockInputs, through_blocks
 from stages.lib.inference.likelihood import losses_within
 from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.calibrated import input_statistics
+from stages.lib.pruning.curvature import curvatures
+from stages.lib.pruning.gradual import masks_over_all
+from stages.lib.pruning.kfac import KFAC
 from stages.lib.pruning.selection import select
 from stages.lib.pruning.wanda import input_squares, wanda_scores
+from stages.lib.recipes.choosing import MatrixCounts
 from stages.lib.recipes.magnitude import magnitude_masks
 
 OUTLIER = 5.0
@@ -38,6 +42,16 @@ def outlier_shares(loaded: Loaded, windows: Sequence[torch.Tensor]) -> list[floa
         scores = torch.cat([wanda_scores(*pair).flatten() for pair in pairs])
         shares.append(float((scores > OUTLIER * scores.double().mean()).double().mean()))
     return shares
+
+
+@torch.no_grad()
+def curvature_counts(loaded: Loaded, windows: Sequence[torch.Tensor], k: int) -> MatrixCounts:
+    """How many weights each single matrix loses if `kfac` prunes k over all matrices; the model is left as it is."""
+    method = KFAC.on_gradients
+    assert method is not None
+    masks = masks_over_all(loaded, method, curvatures(loaded, windows, method.statistic), k)
+    matrices = [matrix for block in loaded.structure.matrices for matrix in block]
+    return {matrix.name: matrix.by_output(masks[matrix.name]).sum(axis=(1, 2)).tolist() for matrix in matrices}
 
 
 def block_sensitivities(loaded: Loaded, windows: Sequence[torch.Tensor], sparsity: float) -> list[float]:

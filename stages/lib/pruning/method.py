@@ -23,6 +23,20 @@ class OnText:
 
 
 @dataclass(frozen=True)
+class OnGradients:
+    """The functions of a method whose scores depend on the gradients of a text's loss."""
+
+    statistic: "Callable[[torch.Tensor], torch.Tensor]"
+    """From a matrix's inputs, or the gradients by its outputs, of shape (tokens, width), to what batches add up."""
+    scores: "Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]"
+    """From a matrix (outputs, inputs) and both statistics to float32 scores from 0 up; the smallest are pruned."""
+    update: "Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None" = (
+        None
+    )
+    """From an original matrix, its mask, both statistics and the matrix so far to the pruned and updated matrix."""
+
+
+@dataclass(frozen=True)
 class Method:
     """A pruning method, named by `prune.method` in `params.yaml`."""
 
@@ -34,4 +48,16 @@ class Method:
     source: str
     """The paper."""
     on_text: OnText | None = None
-    """None if the scores follow from the base or a seed: stages/lib/recipes recomputes them when a model is loaded."""
+    on_gradients: OnGradients | None = None
+    """None of both if the scores follow from the base or a seed: stages/lib/recipes recomputes them when a model is
+    loaded."""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether its scores depend on calibration text."""
+        return bool(self.on_text or self.on_gradients)
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether it also changes the remaining weights."""
+        return bool((self.on_text and self.on_text.changes_weights) or (self.on_gradients and self.on_gradients.update))

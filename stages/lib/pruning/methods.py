@@ -8,14 +8,27 @@ row     the weights of one output of a matrix
 N:M     M consecutive weights of a row, of which N stay
 """
 
-from stages.lib.pruning.magnitude import MAGNITUDE
+from stages.lib.pruning.kfac import KFAC
 from stages.lib.pruning.method import Method
-from stages.lib.pruning.random import RANDOM
 from stages.lib.pruning.sparsegpt import SPARSEGPT
+from stages.lib.pruning.surgeon import SURGEON
 from stages.lib.pruning.wanda import WANDA
 from stages.lib.recipes.choosing import pattern_of
 
-METHODS = (MAGNITUDE, WANDA, SPARSEGPT, RANDOM)
+MAGNITUDE = Method(
+    name="magnitude",
+    scopes=("global", "layer", "row", "N:M"),
+    summary="Pruned by magnitude: the smallest weights",
+    source="Han, Pool, Tran & Dally (2015), Learning both Weights and Connections for Efficient Neural Networks",
+)
+RANDOM = Method(
+    name="random",
+    scopes=("layer", "row"),
+    summary="Pruned at random: weights drawn by the seed",
+    source="a control, without a paper",
+)
+
+METHODS = (MAGNITUDE, WANDA, SPARSEGPT, KFAC, SURGEON, RANDOM)
 
 
 def method_named(name: str) -> Method:

@@ -1,6 +1,6 @@
 """Prunes by any method: scores, budgets and calibration in, a recipe out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -9,8 +9,9 @@ from stages.lib.pruning.budgets import pruned_count, spread_by_importance
 from stages.lib.pruning.method import Method
 from stages.lib.pruning.methods import method_named, resolve_scope
 from stages.lib.pruning.selection import select
-from stages.lib.recipes.choosing import spread
+from stages.lib.recipes.choosing import MatrixCounts, shared_by_matrices, spread
 from stages.lib.recipes.magnitude import MagnitudePruned
+from stages.lib.recipes.masks import Mask
 from stages.lib.recipes.recipe import write_changed, write_recipe
 from stages.lib.recipes.scoped_mask import ScopedMask, ScopedMethod
 from stages.lib.recipes.stored_mask import StoredMask
@@ -26,20 +27,57 @@ def prune(checkpoint: Checkpoint, params: "Params", folder: Path) -> None:
     method, scope = method_named(settings.method), resolve_scope(settings.method, settings.scope)
     prunable = checkpoint.structure.prunable
     k = pruned_count(settings, sum(map(checkpoint.size, prunable)))
+    calibration = Calibration(checkpoint, params, settings.calibration_tokens, "prune.calibration_tokens")
     recipe: MagnitudePruned | ScopedMask | StoredMask
-    if scope == "global":
+    if method.reads_text:
+        masks = _masks_on_text(method, scope, k, settings, calibration)
+        recipe = StoredMask.store(checkpoint, method.name, masks, folder)
+    elif scope == "global":
         recipe = MagnitudePruned.at(checkpoint, "blocks", select(checkpoint, prunable, k))
-        write_recipe(recipe, folder)
     else:
-        calibration = Calibration(checkpoint, params, settings.calibration_tokens, "prune.calibration_tokens")
         counts = _block_counts(checkpoint, k, settings, calibration)
-        if method.on_text:
-            recipe = _prune_on_text(method, scope, counts, calibration, folder)
-        else:
-            recipe = ScopedMask.of(checkpoint, cast(ScopedMethod, method.name), scope, counts, params.seed)
-            write_recipe(recipe, folder)
+        recipe = ScopedMask.of(checkpoint, cast(ScopedMethod, method.name), scope, counts, params.seed)
     if recipe.pruned != k:
         raise AssertionError(f"{recipe.pruned} weights masked, not {k}")
+    changed_by = method.name if method.changes_weights else ""
+    if settings.update == "outputs":
+        from stages.lib.pruning.calibrated import fit_outputs
+
+        fit_outputs(calibration.loaded, calibration.windows, dict(recipe.masks(checkpoint, folder)))
+        changed_by = "outputs"
+    if changed_by:
+        weights = {name: calibration.loaded.weights[name] for name in prunable}
+        write_changed(recipe, weights, changed_by, checkpoint, folder)
+    else:
+        write_recipe(recipe, folder)
+
+
+def _masks_on_text(
+    method: Method, scope: str, k: int, settings: "Prune", calibration: Calibration
+) -> Iterable[tuple[str, Mask]]:
+    """The masks of a method that reads text. The calibration's model is pruned along the way."""
+    from stages.lib.pruning.calibrated import calibrated_masks
+    from stages.lib.pruning.gradual import prune_over_all, prune_within
+
+    loaded, windows = calibration.loaded, calibration.windows
+    if method.on_gradients and scope == "global":
+        return prune_over_all(loaded, windows, method.on_gradients, k, settings.shots).items()
+    counts = _matrix_counts(k, settings, calibration)
+    if method.on_gradients:
+        return prune_within(loaded, windows, method.on_gradients, counts, scope).items()
+    assert method.on_text is not None
+    return calibrated_masks(loaded, windows, counts, method.on_text, scope)
+
+
+def _matrix_counts(k: int, settings: "Prune", calibration: Calibration) -> MatrixCounts:
+    """How many weights each matrix loses; a block's share is split in proportion to the matrices' sizes."""
+    checkpoint = calibration.loaded.checkpoint
+    if settings.budget == "curvature":
+        from stages.lib.pruning.importance import curvature_counts
+
+        return curvature_counts(calibration.loaded, calibration.windows, k)
+    counts = _block_counts(checkpoint, k, settings, calibration)
+    return shared_by_matrices(counts, checkpoint.structure.matrices)
 
 
 def _block_counts(checkpoint: Checkpoint, k: int, settings: "Prune", calibration: Calibration) -> list[int]:
@@ -54,21 +92,3 @@ def _block_counts(checkpoint: Checkpoint, k: int, settings: "Prune", calibration
     else:
         importance = block_sensitivities(calibration.loaded, calibration.windows, settings.sparsity)
     return list(map(int, spread_by_importance(k, sizes, importance)))
-
-
-def _prune_on_text(
-    method: Method, scope: str, counts: Sequence[int], calibration: Calibration, folder: Path
-) -> StoredMask:
-    """Prune by a method that reads text; its masks, and the weights that it changes, are written into the folder."""
-    from stages.lib.pruning.calibrated import calibrated_masks
-
-    assert method.on_text is not None
-    loaded, checkpoint = calibration.loaded, calibration.loaded.checkpoint
-    masks = calibrated_masks(loaded, calibration.windows, counts, method.on_text, scope)
-    recipe = StoredMask.store(checkpoint, method.name, masks, folder)
-    if method.on_text.changes_weights:
-        weights = {name: loaded.weights[name] for name in checkpoint.structure.prunable}
-        write_changed(recipe, weights, method.name, checkpoint, folder)
-    else:
-        write_recipe(recipe, folder)
-    return recipe

@@ -1,7 +1,7 @@
-"""Selects exactly k of the smallest magnitudes over all matrices at once, without sorting.
+"""Selects exactly k of the smallest magnitudes, or scores, over all matrices at once, without sorting.
 
-Two counting passes find the k-th smallest: the first counts magnitudes by the upper half of their bits, the second
-counts those in the k-th's bucket by the lower half. Both read the memory-mapped weights chunk by chunk.
+Two counting passes find the k-th smallest: the first counts floats by the upper half of their bits, the second counts
+those in the k-th's bucket by the lower half. Both go through the weights chunk by chunk.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 from stages.lib.files.errors import UserError
 from stages.lib.recipes.choosing import Counts
-from stages.lib.recipes.magnitude import Threshold
+from stages.lib.recipes.magnitude import BitsOf, Threshold
 from stages.lib.weights.checkpoint import Checkpoint
 
 _INFINITY = 0x7F80
@@ -18,18 +18,29 @@ _INFINITY = 0x7F80
 
 
 def select(checkpoint: Checkpoint, names: Sequence[str], k: int) -> Threshold:
-    """Find the threshold that selects exactly k weights of the named tensors.
+    """Find the threshold that selects exactly k weights of the named tensors, the smallest, as `threshold_of` does.
 
-    Among equal magnitudes the first in the order of `names`, then of elements, are selected.
     Raises UserError if a weight is NaN or infinite, and ValueError unless 0 <= k <= their number.
     """
-    high = _count_high(checkpoint, names)
+    try:
+        return threshold_of(checkpoint.magnitudes, names, k)
+    except FloatingPointError as error:
+        raise UserError(f"{checkpoint.path}: {error} holds NaN or infinite weights; repair the model first") from None
+
+
+def threshold_of(bits_of: BitsOf, names: Sequence[str], k: int) -> Threshold:
+    """Find the threshold that selects exactly k of the floats of the named tensors, the smallest.
+
+    Among equal ones the first in the order of `names`, then of elements, are selected. Raises FloatingPointError with
+    the tensor's name if one is NaN or infinite, and ValueError unless 0 <= k <= their number.
+    """
+    high = _count_high(bits_of, names)
     if not 0 <= k <= int(high.sum()):
         raise ValueError(f"k = {k} of {int(high.sum())} weights")
     if k == 0:
         return Threshold(bits=0, ties=0)
     bucket, before = _bucket(high, k)
-    low = _count_low(checkpoint, names, bucket)
+    low = _count_low(bits_of, names, bucket)
     bits, ties = _bucket(low, k - before)
     return Threshold(bits=bucket << 16 | bits, ties=k - before - ties)
 
@@ -41,20 +52,20 @@ def _bucket(counts: Counts, k: int) -> tuple[int, int]:
     return bucket, int(upto[bucket] - counts[bucket])
 
 
-def _count_high(checkpoint: Checkpoint, names: Sequence[str]) -> Counts:
+def _count_high(bits_of: BitsOf, names: Sequence[str]) -> Counts:
     counts = np.zeros(1 << 15, dtype=np.int64)
     for name in names:
-        for bits in checkpoint.magnitudes(name):
+        for bits in bits_of(name):
             counts += np.bincount(bits >> np.uint32(16), minlength=counts.size)
         if counts[_INFINITY:].any():
-            raise UserError(f"{checkpoint.path}: {name} holds NaN or infinite weights; repair the model first")
+            raise FloatingPointError(name)
     return counts
 
 
-def _count_low(checkpoint: Checkpoint, names: Sequence[str], bucket: int) -> Counts:
+def _count_low(bits_of: BitsOf, names: Sequence[str], bucket: int) -> Counts:
     counts = np.zeros(1 << 16, dtype=np.int64)
     for name in names:
-        for bits in checkpoint.magnitudes(name):
+        for bits in bits_of(name):
             inside = bits[bits >> np.uint32(16) == bucket]
             counts += np.bincount(inside & np.uint32(0xFFFF), minlength=counts.size)
     return counts

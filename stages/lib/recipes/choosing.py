@@ -4,7 +4,7 @@ A matrix is always given as (outputs, inputs), whichever way the checkpoint stor
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +18,9 @@ Scores: TypeAlias = npt.NDArray[Any]
 """Whatever orders the weights, of any type that sorts, without NaN."""
 
 Counts = npt.NDArray[np.int64]
+
+MatrixCounts: TypeAlias = Mapping[str, Sequence[int]]
+"""By tensor, how many weights are pruned in each single matrix that it holds."""
 
 
 def pattern_of(scope: str) -> tuple[int, int] | None:
@@ -39,11 +42,14 @@ def spread(k: int, sizes: Sequence[int] | Counts) -> Counts:
     return np.diff(ends, prepend=0)
 
 
-def shared_by_matrices(k: int, matrices: Sequence[Matrix]) -> dict[str, list[int]]:
-    """How k is shared among matrices, and those of their experts, by size; by name, a count for each single matrix."""
-    sizes = [size for matrix in matrices for size in matrix.sizes]
-    counts = iter(spread(k, sizes).tolist() if sizes else [])
-    return {matrix.name: [next(counts) for _ in matrix.sizes] for matrix in matrices}
+def shared_by_matrices(block_counts: Sequence[int], blocks: Sequence[Sequence[Matrix]]) -> MatrixCounts:
+    """How each block's count is shared among its matrices, and those of its experts, by size."""
+    found: dict[str, list[int]] = {}
+    for k, matrices in zip(block_counts, blocks, strict=True):
+        sizes = [size for matrix in matrices for size in matrix.sizes]
+        counts = iter(spread(int(k), sizes).tolist() if sizes else [])
+        found |= {matrix.name: [next(counts) for _ in matrix.sizes] for matrix in matrices}
+    return found
 
 
 def choose(scores: Scores, scope: str, k: int) -> Mask:

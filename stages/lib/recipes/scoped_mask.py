@@ -59,21 +59,19 @@ def scoped_masks(
     A block's count is shared by its matrices, and those of its experts, in proportion to their size, and a matrix's by
     its rows or groups.
     """
-    number = 0
-    for matrices, k in zip(checkpoint.structure.matrices, block_counts, strict=True):
-        counts = shared_by_matrices(k, matrices)
-        for matrix in matrices:
-            scores: Scores
-            if method == "magnitude":
-                scores = np.concatenate(list(checkpoint.magnitudes(matrix.name)))
-            else:
-                scores = random_scores(matrix.size, seed, number)
-            mask = np.empty(matrix.shape, dtype=np.bool_)
-            by_output = matrix.by_output(scores.reshape(matrix.shape))
-            for chosen, part, count in zip(matrix.by_output(mask), by_output, counts[matrix.name], strict=True):
-                chosen[...] = choose(part, scope, count)
-            yield matrix.name, mask
-            number += 1
+    counts = shared_by_matrices(block_counts, checkpoint.structure.matrices)
+    matrices = [matrix for block in checkpoint.structure.matrices for matrix in block]
+    for number, matrix in enumerate(matrices):
+        scores: Scores
+        if method == "magnitude":
+            scores = np.concatenate(list(checkpoint.magnitudes(matrix.name)))
+        else:
+            scores = random_scores(matrix.size, seed, number)
+        mask = np.empty(matrix.shape, dtype=np.bool_)
+        by_output = matrix.by_output(scores.reshape(matrix.shape))
+        for chosen, part, count in zip(matrix.by_output(mask), by_output, counts[matrix.name], strict=True):
+            chosen[...] = choose(part, scope, count)
+        yield matrix.name, mask
 
 
 def random_scores(size: int, seed: int, matrix: int) -> npt.NDArray[np.uint64]:

@@ -1,0 +1,69 @@
+"""The curvature of the loss by each matrix, as two Kronecker factors: one of its inputs, one of its gradients.
+
+With x a matrix's inputs and g the gradients of a token's loss by its outputs, the Fisher information of its weights is
+approximately E[xxᵀ] ⊗ E[ggᵀ]: Martens & Grosse (2015), "Optimizing Neural Networks with Kronecker-factored Approximate
+Curvature", ICML. It is in units of loss, so it is comparable between matrices. The gradients are of the text's own
+tokens (the empirical Fisher information), summed over each window's loss.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from stages.lib.files.errors import UserError
+from stages.lib.inference.device import check_finite
+from stages.lib.inference.gradients import gradients_seen, pass_back
+from stages.lib.inference.loading import Loaded
+from stages.lib.pruning.calibrated import input_statistics
+from stages.lib.weights.structure import Matrix
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """A statistic of the inputs and of the gradients of one matrix, each summed over all tokens."""
+
+    inputs: torch.Tensor
+    gradients: torch.Tensor
+
+
+def curvatures(
+    loaded: Loaded, windows: Sequence[torch.Tensor], statistic: Callable[[torch.Tensor], torch.Tensor]
+) -> dict[str, list[Curvature]]:
+    """By tensor, the curvature of each single matrix in it, from one pass forward and back.
+
+    Raises UserError if the model cannot be differentiated, a matrix's inputs or gradients are not seen, or a sum is not
+    finite.
+    """
+    matrices = [matrix for block in loaded.structure.matrices for matrix in block]
+    if experts := [matrix.name for matrix in matrices if matrix.of_experts]:
+        raise _unseen(experts[0])
+    sums: dict[str, torch.Tensor] = {}
+
+    def add(layer: str, gradients: torch.Tensor) -> None:
+        more = statistic(gradients)
+        sums[layer] = sums[layer] + more if layer in sums else more
+
+    with ExitStack() as hooks:
+        for layer in dict.fromkeys(matrix.layer for matrix in matrices):
+            hooks.enter_context(gradients_seen(loaded.model.get_submodule(layer), partial(add, layer)))
+        inputs = input_statistics(loaded, matrices, partial(pass_back, loaded, windows), statistic)
+    return {matrix.name: [_curvature(loaded, matrix, inputs[matrix.name][0], sums)] for matrix in matrices}
+
+
+def _curvature(loaded: Loaded, matrix: Matrix, inputs: torch.Tensor, sums: dict[str, torch.Tensor]) -> Curvature:
+    outputs = matrix.shape[1 - matrix.input_axis]
+    gradients = sums.get(matrix.layer)
+    if gradients is None or len(gradients) != outputs:
+        raise _unseen(matrix.name)
+    check_finite(gradients, f"the sums over the gradients of {matrix.name}", loaded.runs_on.dtype)
+    return Curvature(inputs, gradients)
+
+
+def _unseen(name: str) -> UserError:
+    return UserError(
+        f"the gradients of {name} cannot be gathered; set prune.method to magnitude, random, wanda or sparsegpt, "
+        "and prune.budget to uniform"
+    )

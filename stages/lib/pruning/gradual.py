@@ -1,0 +1,98 @@
+"""Prunes by the curvature of the loss, in one shot or several, with the curvature estimated again before each."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from stages.lib.inference.loading import Loaded
+from stages.lib.pruning.curvature import Curvature, curvatures
+from stages.lib.pruning.method import OnGradients
+from stages.lib.pruning.selection import threshold_of
+from stages.lib.recipes.choosing import MatrixCounts, choose
+from stages.lib.recipes.magnitude import masks_at
+from stages.lib.recipes.masks import Mask
+from stages.lib.weights.checkpoint import Bits
+from stages.lib.weights.structure import Matrix
+
+ROUNDS = 3
+"""How often a method with an update prunes and updates within a shot."""
+
+Found = Mapping[str, Sequence[Curvature]]
+"""By tensor, the curvature of each single matrix in it."""
+
+
+@torch.no_grad()
+def prune_over_all(
+    loaded: Loaded, windows: Sequence[torch.Tensor], method: OnGradients, k: int, shots: int
+) -> dict[str, Mask]:
+    """Prune the k weights with the smallest scores of all matrices, in place; the masks.
+
+    Each shot estimates the curvature and prunes as many weights as any other; a method with an update prunes them in
+    `ROUNDS`, with an update after each. What is zero has the smallest scores, of 0, so it stays pruned.
+    """
+    masks: dict[str, Mask] = {}
+    rounds = ROUNDS if method.update else 1
+    for shot in range(shots):
+        found = curvatures(loaded, windows, method.statistic)
+        for done in range(shot * rounds + 1, (shot + 1) * rounds + 1):
+            masks = masks_over_all(loaded, method, found, k * done // (shots * rounds))
+            _apply(loaded, method, found, masks)
+    return masks
+
+
+def masks_over_all(loaded: Loaded, method: OnGradients, found: Found, k: int) -> dict[str, Mask]:
+    """The masks of the k smallest scores of all matrices; among equal ones the first in state-dict order."""
+    by_name = {matrix.name: matrix for matrix in _matrices(loaded)}
+
+    def bits_of(name: str) -> Sequence[Bits]:
+        return [_scores(loaded, by_name[name], method, found[name]).numpy().view(np.uint32).reshape(-1)]
+
+    threshold = threshold_of(bits_of, list(by_name), k)
+    return dict(masks_at(threshold, bits_of, {name: matrix.shape for name, matrix in by_name.items()}))
+
+
+@torch.no_grad()
+def prune_within(
+    loaded: Loaded, windows: Sequence[torch.Tensor], method: OnGradients, counts: MatrixCounts, scope: str
+) -> dict[str, Mask]:
+    """Prune each single matrix's given number of smallest scores within a scope, in one shot and in place; the masks.
+
+    Raises UserError if M of a scope N:M does not divide a matrix's inputs.
+    """
+    found = curvatures(loaded, windows, method.statistic)
+    masks: dict[str, Mask] = {}
+    for matrix in _matrices(loaded):
+        scores = matrix.by_output(_scores(loaded, matrix, method, found[matrix.name]).numpy())
+        mask = np.empty(matrix.shape, dtype=np.bool_)
+        for chosen, part, count in zip(matrix.by_output(mask), scores, counts[matrix.name], strict=True):
+            chosen[...] = choose(part, scope, count)
+        masks[matrix.name] = mask
+    _apply(loaded, method, found, masks)
+    return masks
+
+
+def _matrices(loaded: Loaded) -> list[Matrix]:
+    return [matrix for block in loaded.structure.matrices for matrix in block]
+
+
+def _scores(loaded: Loaded, matrix: Matrix, method: OnGradients, curvature: Sequence[Curvature]) -> torch.Tensor:
+    """Scores in the tensor's shape, in the memory of the CPU."""
+    scores = torch.empty(matrix.shape)
+    weights = matrix.by_output(loaded.weights[matrix.name])
+    for part, weight, each in zip(matrix.by_output(scores), weights, curvature, strict=True):
+        part.copy_(method.scores(weight, each.inputs, each.gradients))
+    return scores
+
+
+def _apply(loaded: Loaded, method: OnGradients, found: Found, masks: Mapping[str, Mask]) -> None:
+    """Zero the weights of the masks, and update the others if the method does."""
+    for matrix in _matrices(loaded):
+        mask = torch.from_numpy(masks[matrix.name]).to(loaded.device)
+        if method.update is None:
+            loaded.weights[matrix.name].masked_fill_(mask, 0)
+            continue
+        original = loaded.checkpoint.tensors([matrix.name])[matrix.name].to(loaded.device)
+        parts = (matrix.by_output(each) for each in (loaded.weights[matrix.name], original, mask))
+        for weight, before, pruned, each in zip(*parts, found[matrix.name], strict=True):
+            weight.copy_(method.update(before, pruned, each.inputs, each.gradients, weight))
