@@ -109,9 +109,7 @@ def main() -> None:
         text = tokenize(loaded.tokenizer, read_rows(TEXT, "test")["text"].tolist()).head(arguments.tokens)
         dense = perplexity(loaded, text, params)
         del loaded
-        print(
-            f"original: {dense:.3f} on {len(text.tokens):,} held-out tokens\n"
-        )
+        print(f"original: {dense:.3f} on {len(text.tokens):,} held-out tokens\n")
         print("| setting | × original | effective | bytes | pruning, s | recovery, s |\n|---|---:|---:|---:|---:|---:|")
         for setting, each in settings.items():
             print("| " + " | ".join(map(str, row(setting, each, arguments.tokens, dense))) + " |", flush=True)

@@ -52,7 +52,11 @@ def train_blocks(
     save_every, trained = math.ceil(blocks / SAVED), set[int]()
     pairs = zip(through_blocks(student, given), _outputs(teacher, given, last), strict=True)
     for number, (run, wanted) in enumerate(pairs):
-        weights = [weight for weight in run.block.parameters() if id(weight) not in trained]
+        weights = [
+            weight
+            for weight in run.block.parameters()
+            if id(weight) not in trained and (weight.ndim == 1 or settings.weights != "norms")
+        ]
         trained |= {id(weight) for weight in weights}
         if number < done or not weights:
             continue
