@@ -1,6 +1,7 @@
 """The stage prune with every method, scope and budget: exact counts, and recipes that come back as written."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch
 import torch.nn.utils.prune
 from conftest import CPU, Finished, changed_params, load, make_project, write_params
 
+from stages.lib.files.rows import unscored_documents
+from stages.lib.inference.calibration import calibration_windows
 from stages.lib.plumbing.params import load_params
+from stages.lib.pruning.least_squares import fitted
 from stages.lib.recipes.changed import Changed
 from stages.lib.recipes.masks import Pruned
 from stages.lib.recipes.recipe import materialize, read_recipe, size_of
@@ -35,7 +39,23 @@ SETTINGS: list[dict[str, Any]] = [
     {"method": "sparsegpt", "budget": "sensitivity"},
     {"method": "random"},
     {"method": "random", "scope": "row", "budget": "owl"},
+    {"method": "kfac"},
+    {"method": "kfac", "shots": 2},
+    {"method": "kfac", "scope": "layer", "budget": "curvature"},
+    {"method": "kfac", "scope": "row", "budget": "owl"},
+    {"method": "kfac", "scope": "2:4", "sparsity": 0.5},
+    {"method": "surgeon"},
+    {"method": "surgeon", "shots": 2, "update": "outputs"},
+    {"method": "wanda", "budget": "curvature"},
+    {"method": "sparsegpt", "budget": "curvature"},
+    {"method": "magnitude", "update": "outputs"},
+    {"method": "magnitude", "scope": "2:4", "sparsity": 0.5, "update": "outputs"},
+    {"method": "random", "update": "outputs"},
+    {"method": "wanda", "update": "outputs"},
+    {"method": "kfac", "update": "outputs"},
 ]
+CHANGING = ("sparsegpt", "surgeon")
+"""The methods that update the remaining weights themselves."""
 
 
 def name_of(settings: dict[str, Any]) -> str:
@@ -90,7 +110,7 @@ def test_exactly_k_and_the_same_each_time(downloaded: Path, run_stage: RunStage,
     assert measured["effective_parameters"] == sum(int(weight.count_nonzero()) for weight in weights.values())
     dense = dict(load(model, Path("data/original"), CPU).model.named_parameters())
     changed = isinstance(read_recipe(pruned), Changed)
-    assert changed == (settings["method"] == "sparsegpt")
+    assert changed == (settings["method"] in CHANGING or "update" in settings)
     for name, weight in weights.items():
         mask = torch.from_numpy(masks[name].copy()) if name in masks else torch.zeros(weight.shape, dtype=torch.bool)
         assert not weight[mask].any()
@@ -129,6 +149,60 @@ def test_budgets_spare_what_matters(downloaded: Path, run_stage: RunStage) -> No
         assert abs(np.subtract(*by_budget[budget])) == pytest.approx(0.16 * size, abs=2)  # two blocks: both ends
 
 
+@pytest.mark.parametrize(
+    "by_curvature", [{"method": "wanda"}, {"method": "wanda", "scope": "layer"}, {"method": "sparsegpt"}]
+)
+def test_budgets_by_curvature_are_the_counts_of_kfac(
+    downloaded: Path, run_stage: RunStage, by_curvature: dict[str, Any]
+) -> None:
+    prune(run_stage, downloaded, {"method": "kfac"})
+    expected = {name: int(mask.sum()) for name, mask in masks_in(Path("data/pruned")).items()}
+    prune(run_stage, downloaded, {**by_curvature, "budget": "curvature"})
+    found = masks_in(Path("data/pruned"))
+    assert {name: int(mask.sum()) for name, mask in found.items()} == expected
+    assert len({expected[name] / mask.size for name, mask in found.items()}) > 2  # no two matrices alike
+    if by_curvature == {"method": "wanda"}:
+        axis = Checkpoint(Path("data/model")).structure.matrices[0][0].input_axis
+        assert all(np.ptp(mask.sum(axis=axis)) <= 1 for mask in found.values())
+
+
+@pytest.mark.parametrize("settings", [{"method": "magnitude"}, {"method": "wanda"}, {"method": "random"}], ids=name_of)
+def test_an_update_keeps_the_mask_and_brings_outputs_closer(
+    downloaded: Path, run_stage: RunStage, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first matrix, each output solved by itself, but for the int8 steps that changes are stored in."""
+    monkeypatch.setattr("stages.lib.pruning.calibrated.fitted", partial(fitted, steps=2000))
+    model, pruned = Path("data/model"), Path("data/pruned")
+    prune(run_stage, downloaded, settings)
+    masks, without = masks_in(pruned), load(model, pruned, CPU)
+    prune(run_stage, downloaded, {**settings, "update": "outputs"})
+    recipe = read_recipe(pruned)
+    assert isinstance(recipe, Changed)
+    assert recipe.by == "outputs"
+    for name, mask in masks_in(pruned).items():
+        np.testing.assert_array_equal(mask, masks[name])
+    dense, updated = load(model, Path("data/original"), CPU), load(model, pruned, CPU)
+    (text,) = calibration_windows(dense, unscored_documents(Path("data/text")), 64, "")
+    first = dense.structure.matrices[0][0]
+    read: list[torch.Tensor] = []
+    layer = dense.model.get_submodule(first.layer)
+    with torch.no_grad(), layer.register_forward_pre_hook(lambda _layer, given: read.append(given[0][0].double())):
+        dense.model(text)
+    before, zeroed, after = (each.weights[first.name] for each in (dense, without, updated))
+    products = read[0].T @ read[0]
+    products += 0.01 * products.diagonal().mean() * torch.eye(len(products))
+    mask = torch.from_numpy(masks[first.name].copy())
+    exact = torch.zeros(first.shape, dtype=torch.float64)
+    for row, weight, gone in zip(*(first.by_output(each)[0] for each in (exact, before, mask)), strict=True):
+        row[~gone] = torch.linalg.solve(products[~gone][:, ~gone], products[~gone] @ weight.double())
+    assert not after[mask].any()
+    step = (exact - before).masked_fill(mask, 0).abs().amax(dim=1, keepdim=True) / 127
+    assert ((after - exact).abs() <= 0.51 * step + 2e-3).all()
+    errors = [first.by_output(each - before)[0].double() for each in (zeroed, after)]
+    zeroed_error, updated_error = (float((read[0] @ error.T).square().sum()) for error in errors)
+    assert updated_error < 0.8 * zeroed_error
+
+
 def test_the_seed_decides_at_random(downloaded: Path, run_stage: RunStage) -> None:
     prune(run_stage, downloaded, {"method": "random"})
     first = masks_in(Path("data/pruned"))
@@ -142,7 +216,7 @@ def test_the_seed_decides_at_random(downloaded: Path, run_stage: RunStage) -> No
         assert not np.array_equal(mask, first[next(iter(first))]) or name == next(iter(first))
 
 
-@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "random"])
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "kfac", "surgeon", "random"])
 def test_verify_checks_the_number_of_pruned_weights(downloaded: Path, run_stage: RunStage, method: str) -> None:
     prune(run_stage, downloaded, {"method": method})
     settings = load_params().prune

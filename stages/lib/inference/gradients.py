@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from stages.lib.files.errors import UserError, out_of_memory
+from stages.lib.files.errors import UserError, out_of_memory, reason_of
 from stages.lib.inference.final_states import logits_of, vocabulary
 from stages.lib.inference.likelihood import LOGITS_AT_ONCE
 from stages.lib.inference.loading import Loaded
@@ -42,9 +42,10 @@ def pass_back(loaded: Loaded, windows: Sequence[torch.Tensor]) -> None:
     except RuntimeError as error:  # NotImplementedError is one
         if out_of_memory(error):
             raise
+        other = "" if loaded.runs_on.dtype == torch.float32 else "compute.dtype to float32, or "
         raise UserError(
-            f"the model cannot be differentiated in {dtype} ({error}); set compute.dtype to float32 in params.yaml, "
-            "or prune.method to one without gradients, such as sparsegpt"
+            f"the model cannot be differentiated in {dtype} ({reason_of(error)}); in params.yaml, set {other}"
+            "prune.method to one without gradients, such as sparsegpt, and prune.budget to uniform"
         ) from None
 
 
@@ -57,10 +58,12 @@ def _differentiable(loaded: Loaded) -> Iterator[None]:
     def begin(embedding: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         output.requires_grad_()
 
-    with loaded.model.get_input_embeddings().register_forward_hook(begin):
-        yield
-    for parameter, usual in wanted.items():
-        parameter.requires_grad_(usual)
+    try:
+        with loaded.model.get_input_embeddings().register_forward_hook(begin):
+            yield
+    finally:
+        for parameter, usual in wanted.items():
+            parameter.requires_grad_(usual)
 
 
 def _by_states(loaded: Loaded, states: torch.Tensor, window: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,8 @@ def fitted(
     Shapes: (outputs, inputs) for weight, mask and start, (inputs, inputs) and (outputs, outputs). Raises UserError if
     the damped products are not positive definite along a step, as only rounding can make them.
     """
+    import torch
+
     weight = weight.float()
     inputs = _damped(inputs)
     scale = inputs.diagonal()
@@ -49,8 +51,9 @@ def fitted(
     residual = curved(weight - found)
     direction = residual / scale
     squares = (residual * direction).sum()
+    negligible = torch.finfo(torch.float32).eps ** 2 * (weight.square() * scale).sum()
     for _ in range(steps):
-        if squares == 0:
+        if 0 <= squares <= negligible:  # below the rounding of the weights; it would go on until it underflows
             break
         product = curved(direction)
         curvature = (direction * product).sum()
