@@ -1,6 +1,8 @@
-"""Wanda and SparseGPT by the formulas of their papers, without a thought for speed, and inputs kept whole."""
+"""Wanda and SparseGPT by the formulas of their papers, without a thought for speed; inputs and gradients kept whole."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,3 +79,24 @@ class InputsOf(TorchFunctionMode):
     def of(self, name: str) -> Matrix:
         """The inputs of a weight. Shape: (tokens, inputs)."""
         return torch.cat(self._kept[name]).double().numpy()
+
+
+@contextmanager
+def tokens_kept(
+    model: torch.nn.Module, names: Sequence[str]
+) -> Iterator[tuple[dict[str, list[Any]], dict[str, list[Any]]]]:
+    """What some layers read, and zeros added to what they give, whose gradients are those by their outputs."""
+    inputs: dict[str, list[Any]] = {name: [] for name in names}
+    zeros: dict[str, list[Any]] = {name: [] for name in names}
+
+    def keep(name: str, layer: torch.nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        inputs[name].append(given[0].detach().flatten(end_dim=-2))
+        zeros[name].append(torch.zeros_like(output, requires_grad=True))
+        added: torch.Tensor = output + zeros[name][-1]
+        return added
+
+    with ExitStack() as hooks:
+        for name in names:
+            layer = model.get_submodule(name.removesuffix(".weight"))
+            hooks.enter_context(layer.register_forward_hook(partial(keep, name)))
+        yield inputs, zeros

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import tiny
 from conftest import TINY, Finished, changed_params, prose, write_jsonl, write_params
 from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from stages.lib.files.hashing import write_sums
 from stages.lib.files.sampling import shuffled
+from stages.lib.recipes.recipe import materialize
+from stages.lib.weights.checkpoint import Checkpoint
 
 RunStage = Callable[..., Finished]
 
@@ -36,7 +40,10 @@ PYPI = {"source": "pypi", "path": "data/none", "file": "a-1.tar.gz", "sha256": "
 HUB = {"source": "hub", "path": "data/none", "repo": "a/b", "revision": "0" * 40, "sha256": {}}
 
 BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
-    ({"prune.method": "lottery"}, ("prune.method: got 'lottery', takes magnitude, wanda, sparsegpt or random",)),
+    (
+        {"prune.method": "lottery"},
+        ("prune.method: got 'lottery', takes magnitude, wanda, sparsegpt, kfac, surgeon or random",),
+    ),
     ({"prune.scope": "matrix"}, ("prune.scope: got 'matrix', takes auto", "magnitude has global, layer, row, N:M")),
     ({"prune.scope": 2}, ("prune.scope: got 2, takes auto",)),
     ({"prune.scope": "4:4"}, ("prune.scope: got '4:4', takes auto", "N is from 1 to below M")),
@@ -45,7 +52,32 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"prune.method": "wanda", "prune.scope": "global"}, ("prune.scope: got 'global'", "wanda has row, layer, N:M")),
     ({"prune.method": "sparsegpt", "prune.scope": "row"}, ("prune.scope: got 'row'", "sparsegpt has layer")),
     ({"prune.method": "random", "prune.scope": "2:4"}, ("prune.scope: got '2:4'", "random has layer, row")),
-    ({"prune.budget": "even"}, ("prune.budget: got 'even', takes uniform, owl or sensitivity",)),
+    ({"prune.budget": "even"}, ("prune.budget: got 'even', takes uniform, owl, sensitivity or curvature",)),
+    ({"prune.budget": "curvature"}, ("prune.budget: got 'curvature'", "scope global has only uniform")),
+    (
+        {"prune.scope": "layer", "prune.budget": "curvature"},
+        ("prune.budget: got 'curvature'", "only of a method that reads text"),
+    ),
+    (
+        {"prune.method": "random", "prune.budget": "curvature"},
+        ("prune.budget: got 'curvature'", "only of a method that reads text"),
+    ),
+    (
+        {"prune.method": "wanda", "prune.scope": "2:4", "prune.sparsity": 0.5, "prune.budget": "curvature"},
+        ("prune.budget: got 'curvature'", "scope 2:4 has only uniform"),
+    ),
+    ({"prune.method": "surgeon", "prune.scope": "layer"}, ("prune.scope: got 'layer'", "surgeon has global")),
+    ({"prune.update": "weights"}, ("prune.update: got 'weights', takes none, or outputs",)),
+    ({"prune.shots": 0}, ("prune.shots: got 0, takes a whole number from 1",)),
+    ({"prune.shots": 2}, ("prune.shots: got 2, takes", "more than 1 only for kfac and surgeon, in scope global")),
+    (
+        {"prune.method": "wanda", "prune.shots": 2},
+        ("prune.shots: got 2, takes", "more than 1 only for kfac and surgeon, in scope global"),
+    ),
+    (
+        {"prune.method": "kfac", "prune.scope": "layer", "prune.shots": 2},
+        ("prune.shots: got 2, takes", "more than 1 only for kfac and surgeon, in scope global"),
+    ),
     ({"prune.budget": "owl"}, ("prune.budget: got 'owl', takes uniform", "scope global has only uniform")),
     ({"prune.calibration_tokens": 0}, ("prune.calibration_tokens: got 0, takes a whole number of tokens from 1",)),
     ({"prune.sparsity": -0.1}, ("prune.sparsity: got -0.1, takes a number from 0 to below 1",)),
@@ -58,7 +90,7 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"prune.sparsity": None}, ("prune.sparsity: missing, takes a number",)),
     (
         {"prune.sparsty": 0.3, "prune.sparsity": None},
-        ("prune.sparsty: unknown key", "takes only method, scope, budget, sparsity"),
+        ("prune.sparsty: unknown key", "takes only method, scope, budget, update, shots, sparsity"),
     ),
     ({"prune.sparsty": 0.3}, ("prune.sparsty: unknown key with value 0.3",)),
     ({"prune": None}, ("prune: missing, takes a section with the keys method, scope",)),
@@ -687,6 +719,17 @@ def test_another_model_under_the_same_recipe(downloaded: Path, run_stage: RunSta
     assert_one_line(run_stage("post_ppl"), 1, "the recipe is for base", "run `dvc repro`")
 
 
+@pytest.mark.parametrize("method", ["kfac", "surgeon"])
+def test_another_model_under_a_stored_mask(downloaded: Path, run_stage: RunStage, method: str) -> None:
+    write_params(downloaded, changed_params({"prune.method": method, "prune.update": "outputs"}))
+    for stage in ("prune", "recover"):
+        assert run_stage(stage).status == 0
+    torch.manual_seed(9)
+    TINY["llama"](initializer_range=0.3).save_pretrained(downloaded / "data" / "model")
+    write_sums(downloaded / "data" / "model")
+    assert_one_line(run_stage("post_ppl"), 1, "the recipe is for base", "run `dvc repro`")
+
+
 def test_training_reviews_of_one_class(project: Path, run_stage: RunStage) -> None:
     scored = int(shuffled(map(str, range(50)), 0)[0])
     rows = [{"text": f"cat {number}", "label": int(number == scored)} for number in range(50)]
@@ -742,13 +785,109 @@ def test_calibration_text_too_short(project: Path, run_stage: RunStage) -> None:
     assert_one_line(finished, 1, "the calibration text has", "compare.calibration_tokens is 10000; lower it")
 
 
-def test_calibration_text_too_short_to_prune_on(project: Path, run_stage: RunStage) -> None:
-    write_params(project, changed_params({"prune.method": "wanda", "prune.calibration_tokens": 10_000}))
+def pruned_by(project: Path, run_stage: RunStage, **changes: Any) -> Finished:
+    """The stage prune with changed settings of its section, or of others by dotted key."""
+    named = {key.replace("__", ".") if "__" in key else f"prune.{key}": value for key, value in changes.items()}
+    write_params(project, changed_params(named))
     for item in ("model", "text"):
         assert run_stage("download", item).status == 0
-    finished = run_stage("prune")
+    return run_stage("prune")
+
+
+READING_TEXT: list[dict[str, Any]] = [
+    {"method": "wanda"},
+    {"method": "kfac"},
+    {"method": "surgeon", "shots": 2},
+    {"method": "sparsegpt", "budget": "curvature"},
+    {"method": "magnitude", "update": "outputs"},
+]
+
+
+@pytest.mark.parametrize("settings", READING_TEXT, ids=lambda settings: "-".join(map(str, settings.values())))
+def test_calibration_text_too_short_to_prune_on(project: Path, run_stage: RunStage, settings: dict[str, Any]) -> None:
+    finished = pruned_by(project, run_stage, **settings, calibration_tokens=10_000)
     assert_one_line(finished, 1, "the calibration text has", "prune.calibration_tokens is 10000; lower it")
     assert not Path("data/pruned").exists()
+
+
+class WithoutBackward(torch.autograd.Function):
+    """An operation that some device lacks in some dtype, on the way back alone."""
+
+    @staticmethod
+    def forward(context: Any, states: torch.Tensor) -> torch.Tensor:
+        return states.clone()
+
+    @staticmethod
+    def backward(context: Any, gradients: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError("\"norm_backward\" not implemented for 'Half'\nand more")
+
+
+ON_GRADIENTS: list[dict[str, Any]] = [
+    {"method": "kfac"},
+    {"method": "surgeon"},
+    {"method": "wanda", "budget": "curvature"},
+]
+
+
+@pytest.mark.parametrize("settings", ON_GRADIENTS, ids=lambda settings: settings["method"])
+@pytest.mark.parametrize(
+    ("dtype", "remedy"),
+    [
+        ("float16", "set compute.dtype to float32, or prune.method to one without"),
+        ("float32", "set prune.method to one"),
+    ],
+)
+def test_a_model_that_cannot_be_differentiated(
+    project: Path,
+    run_stage: RunStage,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    dtype: str,
+    remedy: str,
+) -> None:
+    monkeypatch.setattr(LlamaRMSNorm, "forward", lambda norm, states: norm.weight * WithoutBackward.apply(states))
+    finished = pruned_by(project, run_stage, **settings, compute__dtype=dtype)
+    reason = "\"norm_backward\" not implemented for 'Half' and more"
+    assert_one_line(finished, 1, f"the model cannot be differentiated in {dtype} ({reason}); in params.yaml, {remedy}")
+    assert not Path("data/pruned").exists()
+
+
+@pytest.mark.parametrize("settings", ON_GRADIENTS, ids=lambda settings: settings["method"])
+def test_curvature_that_overflows(project: Path, run_stage: RunStage, settings: dict[str, Any]) -> None:
+    set_weight(1e5)(project / "mine" / "model")
+    finished = pruned_by(project, run_stage, **settings, compute__dtype="float16")
+    assert_one_line(finished, 1, "are not finite in float16; set compute.dtype to float32 in params.yaml")
+    assert not Path("data/pruned").exists()
+
+
+@pytest.mark.parametrize("settings", ON_GRADIENTS, ids=lambda settings: settings["method"])
+def test_curvature_of_experts(project: Path, run_stage: RunStage, settings: dict[str, Any]) -> None:
+    tiny("mixtral").save_pretrained(project / "mine" / "model")
+    finished = pruned_by(project, run_stage, **settings)
+    says = (
+        "experts.0.w1.weight cannot be gathered; set prune.method to magnitude, random, wanda or sparsegpt, and prune"
+    )
+    assert_one_line(finished, 1, "the gradients of model.layers.0.", says)
+    assert not Path("data/pruned").exists()
+
+
+@pytest.mark.parametrize("settings", READING_TEXT, ids=lambda settings: "-".join(map(str, settings.values())))
+def test_dead_inputs_and_outputs_are_no_mistake(project: Path, run_stage: RunStage, settings: dict[str, Any]) -> None:
+    path = project / "mine" / "model" / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.0.input_layernorm.weight"][:3] = 0  # three inputs that are always zero
+    for name in ("gate_proj", "up_proj"):
+        weights[f"model.layers.1.mlp.{name}.weight"][:5] = 0  # five neurons that are always off
+    weights["model.layers.1.self_attn.o_proj.weight"].zero_()  # no head is read
+    save_file(weights, path, metadata={"format": "pt"})
+    finished = pruned_by(project, run_stage, **settings, sparsity=0.5)
+    assert finished.status == 0, finished.err
+    made = materialize(Checkpoint(Path("data/model")), Path("data/pruned"))
+    sizes = [made.weights[name].numel() for name in made.structure.prunable]
+    assert sum(int(mask.sum()) for mask in made.masks.values()) == round(0.5 * sum(sizes))
+    for name, mask in made.masks.items():
+        assert torch.isfinite(made.weights[name]).all()
+        assert not made.weights[name][mask].any()
 
 
 def test_inputs_that_a_pattern_does_not_divide(project: Path, run_stage: RunStage) -> None:
@@ -783,7 +922,7 @@ def test_a_model_of_no_known_name(project: Path, run_stage: RunStage, stage: str
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nosuch", "0.3"], "method: got 'nosuch', takes magnitude, wanda, sparsegpt, random"),
+        (["nosuch", "0.3"], "method: got 'nosuch', takes magnitude, wanda, sparsegpt, kfac, surgeon, random"),
         (["wanda", "abc"], "sparsity: got 'abc', takes a number from 0 to below 1"),
         (["wanda", "1.5"], "sparsity: got '1.5', takes a number from 0 to below 1"),
         (["magnitude", "nan"], "sparsity: got 'nan', takes a number from 0 to below 1"),

@@ -1,7 +1,6 @@
 """Pruning by curvature, and the update for a mask, against plain autograd and dense linear algebra, written apart."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU, framing, load, prose
-from naive_pruning import Matrix
+from naive_pruning import Matrix, tokens_kept
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
@@ -59,25 +58,6 @@ def by_output(loaded: Loaded, name: str, values: Any) -> Any:
     return values.T if isinstance(loaded.model.get_submodule(name.removesuffix(".weight")), Conv1D) else values
 
 
-@contextmanager
-def kept(model: torch.nn.Module, names: Sequence[str]) -> Iterator[tuple[dict[str, list[Any]], dict[str, list[Any]]]]:
-    """What some layers read, and zeros added to what they give, whose gradients are those by their outputs."""
-    inputs: dict[str, list[Any]] = {name: [] for name in names}
-    zeros: dict[str, list[Any]] = {name: [] for name in names}
-
-    def keep(name: str, layer: torch.nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        inputs[name].append(given[0].detach()[0])
-        zeros[name].append(torch.zeros_like(output, requires_grad=True))
-        added: torch.Tensor = output + zeros[name][-1]
-        return added
-
-    with ExitStack() as hooks:
-        for name in names:
-            layer = model.get_submodule(name.removesuffix(".weight"))
-            hooks.enter_context(layer.register_forward_hook(partial(keep, name)))
-        yield inputs, zeros
-
-
 def naive(
     folder: Path, texts: Sequence[torch.Tensor], special: int
 ) -> tuple[dict[str, tuple[Matrix, Matrix]], dict[str, Matrix]]:
@@ -87,7 +67,7 @@ def naive(
     """
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
     names = Checkpoint(folder).structure.prunable
-    with kept(model, names) as (inputs, zeros):
+    with tokens_kept(model, names) as (inputs, zeros):
         for text in texts:
             labels = text.clone()
             labels[:, :special] = -100
@@ -96,7 +76,7 @@ def naive(
     tokens = {
         name: (
             torch.cat(inputs[name]).numpy(),
-            torch.cat([zero.grad[0] for zero in zeros[name]]).numpy(),
+            torch.cat([zero.grad.flatten(end_dim=-2) for zero in zeros[name]]).numpy(),
         )
         for name in names
     }
@@ -509,7 +489,7 @@ def test_outputs_are_fitted_block_by_block(tiny_folder: Path, original: Path, mo
     expected = {}
     for block in range(2):
         inside = [name for name in masks if f".{block}." in name]
-        with kept(reference, inside) as (inputs, _):
+        with tokens_kept(reference, inside) as (inputs, _):
             for text in texts:
                 reference(text)
         for name in inside:
@@ -533,7 +513,7 @@ def test_fitted_outputs_are_closer_in_each_matrix(tiny_folder: Path, original: P
     texts, masks = windows(loaded), blocks_masks(loaded, 0.4)
     dense = {name: weight.clone() for name, weight in loaded.weights.items()}
     inside = loaded.structure.weights([0])
-    with kept(loaded.model, inside) as (inputs, _):
+    with tokens_kept(loaded.model, inside) as (inputs, _):
         for text in texts:
             loaded.model(text)
     fit_outputs(loaded, texts, masks)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from architectures import BLOCKS, CONFIGS, PRUNABLE, WITH_EXPERTS, operations, tiny
 from conftest import CPU, TINY_PARAMS, document_rows, magnitude_recipe, prose
-from naive_pruning import InputsOf, naive_sparsegpt, naive_wanda
+from naive_pruning import InputsOf, naive_sparsegpt, naive_wanda, tokens_kept
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.pytorch_utils import Conv1D
@@ -25,6 +25,8 @@ from stages.lib.inference.likelihood import losses_within, predictions, scored_t
 from stages.lib.inference.loading import Loaded, check_causal, load_original, ready
 from stages.lib.plumbing.params import Summarize
 from stages.lib.pruning.calibrated import calibrated_masks
+from stages.lib.pruning.curvature import curvatures
+from stages.lib.pruning.gradual import prune_over_all
 from stages.lib.pruning.methods import method_named
 from stages.lib.recipes.choosing import shared_by_matrices, spread
 from stages.lib.recipes.kept_blocks import KeptBlocks
@@ -217,6 +219,44 @@ def test_calibrated_methods_are_the_naive_references(folder: Path, loaded: Loade
                 np.testing.assert_allclose(ours.numpy(), after, atol=2e-3, rtol=0, err_msg=tensor.name)
             matrix.copy_(ours)  # so that the last block reads the same
         assert exact > 0.9 * len(matrices)
+
+
+def test_kfac_is_the_naive_reference(folder: Path, loaded: Loaded) -> None:
+    """Over all matrices, by plain autograd: fused ones too, and those whose outputs are clipped in place."""
+    kfac = method_named("kfac").on_gradients
+    assert kfac is not None
+    texts = [TEXT, TEXT[:, :30]]
+    if loaded.structure.model_type in WITH_EXPERTS:
+        with pytest.raises(
+            UserError, match=r"^the gradients of \S*experts\S* cannot be gathered; set prune\.method to m"
+        ):
+            prune_over_all(loaded, texts, kfac, 100, 1)
+        return
+    reference = AutoModelForCausalLM.from_pretrained(folder).eval()
+    names = loaded.structure.prunable
+    with tokens_kept(reference, names) as (inputs, zeros):
+        for text in texts:
+            predicted = reference(text, use_cache=False).logits[0, :-1].float()
+            functional.cross_entropy(predicted, text[0, 1:], reduction="sum").backward()
+    found = curvatures(loaded, texts, kfac.statistic)
+    scores = {}
+    for tensor in (tensor for of_block in loaded.structure.matrices for tensor in of_block):
+        ((matrix, _),) = single_matrices(reference, tensor.name)
+        read = torch.cat(inputs[tensor.name]).double().square().sum(0)
+        gradients = torch.cat([zero.grad.flatten(end_dim=-2) for zero in zeros[tensor.name]]).double().square().sum(0)
+        (ours,) = found[tensor.name]
+        for sums, expected in ((ours.inputs, read), (ours.gradients, gradients)):
+            torch.testing.assert_close(sums, expected, rtol=1e-3, atol=1e-5 * float(expected.max()), msg=tensor.name)
+        scores[tensor.name] = matrix.detach().double().square() * torch.outer(gradients, read)
+    k = BLOCKS * PRUNABLE[loaded.structure.model_type] // 3
+    order = torch.cat([score.flatten() for score in scores.values()]).sort().values
+    masks = prune_over_all(loaded, texts, kfac, k, 1)
+    assert list(masks) == names
+    assert sum(int(mask.sum()) for mask in masks.values()) == k
+    for tensor in (tensor for of_block in loaded.structure.matrices for tensor in of_block):
+        mask = torch.from_numpy(tensor.by_output(masks[tensor.name])[0].copy())
+        assert (scores[tensor.name][mask] <= order[k] * 1.01).all(), tensor.name
+        assert (scores[tensor.name][~mask] >= order[k] * 0.99).all(), tensor.name
 
 
 @torch.no_grad()
