@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from architectures import CONFIGS, tiny
 from conftest import CPU, TINY, Finished, changed_params, load, merged_by_three, prose, write_params
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
@@ -67,7 +68,7 @@ def given_by(loaded: Loaded, number: int, window: torch.Tensor) -> torch.Tensor:
     seen: list[torch.Tensor] = []
 
     def see(block: Any, inputs: Any, output: Any) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
+        seen.append(output[0] if isinstance(output, tuple | list) else output)
 
     with loaded.blocks[number].register_forward_hook(see):
         loaded.model(window[None])
@@ -92,7 +93,7 @@ def by_hand(
         zeros = [(weight == 0) & (weight.ndim > 1) for weight in weights]
         optimizer = torch.optim.AdamW(weights, weight_decay=0.0)
         for step in range(chosen.steps):
-            past = (step - warm_up) / (chosen.steps - warm_up)
+            past = (step - warm_up) / max(1, chosen.steps - warm_up)
             share = (step + 1) / warm_up if step < warm_up else (1 + math.cos(math.pi * past)) / 2
             optimizer.param_groups[0]["lr"] = chosen.learning_rate * share
             optimizer.zero_grad()
@@ -165,6 +166,24 @@ def test_it_is_the_plain_loop(
     chosen = settings(steps=3, tokens_per_step=32 * windows_per_step)
     teacher = load(tiny_folder, original, CPU)
     compare(lambda: pruned(tiny_folder, original), teacher, [0, 1], chosen, tmp_path, first)
+
+
+@pytest.mark.parametrize("architecture", list(CONFIGS))
+def test_every_architecture(
+    architecture: str, tmp_path: Path, original: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    folder, chosen = tmp_path / "base", settings(steps=1, tokens_per_step=64)
+    tiny(architecture).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_sums(folder)
+    ours, theirs, teacher = pruned(folder, original), pruned(folder, original), load(folder, original, CPU)
+    windows, blocks = training_windows(ours, DOCUMENTS, chosen, 0), range(len(ours.blocks))
+    (row,) = train_blocks(ours, teacher, windows, chosen, blocks, tmp_path / "states")
+    assert [row["loss"]] == pytest.approx(by_hand(theirs, teacher, windows, chosen, blocks), rel=1e-3)
+    untouched = pruned(folder, original)
+    for block, before in zip(ours.blocks, untouched.blocks, strict=True):
+        pairs = zip(block.parameters(), before.parameters(), strict=True)
+        assert any(not torch.equal(*pair) for pair in pairs)
 
 
 def test_a_block_that_is_kept_stands_for_those_after_it(deep: Path, original: Path, tmp_path: Path) -> None:
