@@ -4,8 +4,9 @@ A block's first argument is the hidden states, alone or first among its outputs.
 positions, follow from the tokens alone and may differ between blocks: some attend to a window, others to everything.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from stages.lib.inference.device import Device
 from stages.lib.inference.loading import Loaded, replaced_forward
 
 _Others: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
@@ -21,9 +23,33 @@ _Others: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 _STATES = "hidden_states"
 
 
+@dataclass(frozen=True)
+class BlockRun:
+    """Runs a block on windows, so that hooks see its activations; with gradients where the caller enables them."""
+
+    block: nn.Module
+    inputs: Sequence[torch.Tensor]
+    """By window, the hidden states that the block reads. Shape: (1, tokens, hidden)."""
+    others: Sequence[_Others]
+    """By window, the block's other arguments."""
+    device: Device
+
+    def __call__(self) -> list[torch.Tensor]:
+        """By window, the hidden states that the block gives. Shape: (1, tokens, hidden)."""
+        return [self.on(window) for window in range(len(self.inputs))]
+
+    def on(self, window: int) -> torch.Tensor:
+        """The same for one window, by its number."""
+        more, named = self.others[window]
+        with self.device.autocast():
+            output = self.block(self.inputs[window], *more, **named)
+        states: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
+        return states
+
+
 @torch.no_grad()
-def through_blocks(loaded: Loaded, windows: Sequence[torch.Tensor]) -> Iterator[Callable[[], list[torch.Tensor]]]:
-    """For each block, in order, a function that runs it on all windows, so that hooks see its activations.
+def through_blocks(loaded: Loaded, windows: Sequence[torch.Tensor], progress: bool = True) -> Iterator[BlockRun]:
+    """For each block, in order, a function that runs it on all windows.
 
     Each block reads the output of those before it, so changes made to a block before the iterator advances are visible
     to the blocks after it, and only one block's activations are held at a time. SparseGPT (Frantar & Alistarh, 2023)
@@ -32,16 +58,11 @@ def through_blocks(loaded: Loaded, windows: Sequence[torch.Tensor]) -> Iterator[
     blocks = loaded.blocks
     calls = [_arguments(loaded, window) for window in windows]
     states = [first for first, _ in calls]
-    for number, block in enumerate(tqdm(blocks, unit="block", desc="blocks")):
-        run = partial(_run, block, states, [others[number] for _, others in calls])
+    for number, block in enumerate(tqdm(blocks, unit="block", desc="blocks", disable=not progress)):
+        run = BlockRun(block, states, [others[number] for _, others in calls], loaded.runs_on)
         yield run
         if number < len(blocks) - 1:
             states = run()
-
-
-def _run(block: nn.Module, states: Sequence[torch.Tensor], others: Sequence[_Others]) -> list[torch.Tensor]:
-    outputs = (block(each, *more, **named) for each, (more, named) in zip(states, others, strict=True))
-    return [output[0] if isinstance(output, tuple | list) else output for output in outputs]
 
 
 def _arguments(loaded: Loaded, window: torch.Tensor) -> tuple[torch.Tensor, list[_Others]]:
@@ -57,6 +78,7 @@ def _arguments(loaded: Loaded, window: torch.Tensor) -> tuple[torch.Tensor, list
             first.append(states)
 
     with ExitStack() as during:
+        during.enter_context(loaded.runs_on.autocast())
         for block in blocks:
             during.enter_context(block.register_forward_pre_hook(keep, with_kwargs=True))
         form = during.enter_context(_form_of(blocks[0]))

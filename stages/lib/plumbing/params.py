@@ -104,8 +104,12 @@ class Recover(Section):
     tokens_per_step: int = Field(
         ge=2, description=f"a whole number of tokens from 2; above {TRAINING_WINDOW}, a multiple of {TRAINING_WINDOW}"
     )
-    objective: Literal["distill", "lm"] = Field(
-        description="distill (towards the predictions of the original) or lm (towards the text)"
+    objective: Literal["distill", "blocks", "blocks+distill", "lm"] = Field(
+        description="distill (towards the predictions of the original), blocks (each block towards the output of the "
+        "original's), blocks+distill (one after the other, with all steps each) or lm (towards the text)"
+    )
+    weights: Literal["all", "blocks", "norms"] = Field(
+        description="all, blocks (those of the blocks) or norms (those of one axis, norms and biases): what is trained"
     )
 
     @field_validator("tokens_per_step")

@@ -4,13 +4,16 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from stages.lib.files.errors import UserError
 from stages.lib.files.places import LOSSES, MODEL, STATES, TEXT, recipe_folder, written_recipe
 from stages.lib.files.writing import new_folder
+from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.left_out import LeftOut
 from stages.lib.recipes.recipe import read_recipe
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Params
+    from stages.lib.recipes.kind import Kind
     from stages.lib.recovery.states import Log
 
 
@@ -35,6 +38,7 @@ def recover(model: str, params: "Params", folder: Path) -> "Log":
     from stages.lib.inference.loading import load_original, ready
     from stages.lib.recipes.changed import CHANGES, RECOVERY, Unchanged
     from stages.lib.recipes.recipe import materialize, write_changed
+    from stages.lib.recovery.blocks import train_blocks
     from stages.lib.recovery.states import state_folder
     from stages.lib.recovery.training import train, training_windows
     from stages.lib.weights.checkpoint import Checkpoint
@@ -43,12 +47,34 @@ def recover(model: str, params: "Params", folder: Path) -> "Log":
     checkpoint, recipe = Checkpoint(MODEL), read_recipe(folder)
     made = materialize(checkpoint, folder)
     student = ready(made, device)
-    teacher = load_original(checkpoint, device) if params.recover.objective == "distill" else None
+    teacher = load_original(checkpoint, device) if params.recover.objective != "lm" else None
     windows = training_windows(student, unscored_documents(TEXT), params.recover, params.seed)
     states = state_folder(STATES, model, recipe, windows, device, params)
-    log = train(student, teacher, windows, params.recover, states)
+    log: Log = []
+    if teacher and params.recover.objective.startswith("blocks"):
+        last = last_blocks(recipe.unchanged, len(student.blocks), len(teacher.blocks))
+        log += train_blocks(student, teacher, windows, params.recover, last, states / "blocks")
+    if params.recover.objective != "blocks":
+        steps = train(student, teacher, windows, params.recover, states)
+        log += [{**row, "step": len(log) + row["step"]} for row in steps]
     trained = {name: student.weights[name] for name in made.weights}
     (folder / CHANGES).unlink(missing_ok=True)
     write_changed(cast(Unchanged, recipe.unchanged), trained, RECOVERY, checkpoint, folder)
     shutil.rmtree(states.parent)
     return log
+
+
+def last_blocks(recipe: "Kind", blocks: int, of: int) -> list[int]:
+    """By block of a compressed model, the last of the original's blocks that it stands for.
+
+    A block of `compressed_n` also stands for those after it that were left out. The blocks of another checkpoint stand
+    for equal parts of the original. Raises UserError if it has more blocks than the original.
+    """
+    if isinstance(recipe, KeptBlocks):
+        return [*(number - 1 for number in recipe.blocks[1:]), of - 1]
+    if blocks > of:
+        raise UserError(
+            f"the model has {blocks} blocks, the original has {of}, so recover.objective blocks cannot compare them; "
+            "set it to distill or lm in params.yaml"
+        )
+    return [(number + 1) * of // blocks - 1 for number in range(blocks)]

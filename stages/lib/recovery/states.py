@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 KEPT = 2
 """The saved states that are kept, the newest ones: each is three times as large as the model."""
 
+SAVED = 4
+"""How often a run's state is saved, evenly over its steps or blocks."""
+
 CODE = ("files", "inference", "recipes", "recovery", "weights")
 """The packages that `recover` runs, as in dvc.yaml: a state that other code saved is not resumed."""
 
 Log: TypeAlias = list[dict[str, float]]
-"""Each step's number, loss and learning rate."""
+"""Each step's number, loss and learning rate; in a saved state of `blocks` also that of the block, from 0."""
 
 
 def state_folder(
@@ -58,12 +61,13 @@ def _code() -> Iterator[str]:
         yield from (sha256(module) for module in sorted((library / package).glob("*.py")))
 
 
-def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, log: Log) -> None:
-    """Save weights, optimizer and log after the last step of the log, in safetensors and JSON."""
+def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None, log: Log) -> None:
+    """Save weights, optimizer (none between blocks) and log after the last step of the log, in safetensors and JSON."""
     tensors: dict[str, torch.Tensor] = {}
     for number, (name, weight) in enumerate(model.named_parameters()):
         tensors[f"weight {name}"] = weight.data.contiguous()
-        tensors |= {f"optimizer {number} {key}": value.contiguous() for key, value in optimizer.state[weight].items()}
+        kept = optimizer.state.get(weight, {}) if optimizer else {}  # none if it is not trained
+        tensors |= {f"optimizer {number} {key}": value.contiguous() for key, value in kept.items()}
     with new_folder(folder / f"step-{len(log)}") as state:
         save_file(tensors, state / "state.safetensors")
         (state / "log.json").write_text(json.dumps(log), encoding="utf-8")
@@ -81,15 +85,15 @@ def newest_state(folder: Path) -> Path | None:
     return None
 
 
-def load_state(state: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Log:
+def load_state(state: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> Log:
     """Restore weights and optimizer, in place; the log so far."""
     saved = load_file(state / "state.safetensors")
     for number, (name, weight) in enumerate(model.named_parameters()):
         weight.data.copy_(saved[f"weight {name}"])
-        optimizer.state[weight] = {
-            key: saved[f"optimizer {number} {key}"].to(weight.device if key != "step" else "cpu")
-            for key in ("step", "exp_avg", "exp_avg_sq")
-        }
+        if optimizer and weight.requires_grad:
+            optimizer.state[weight] = {
+                key: saved[f"optimizer {number} {key}"].to(weight.device) for key in ("step", "exp_avg", "exp_avg_sq")
+            }
     log: Log = json.loads((state / "log.json").read_text(encoding="utf-8"))
     return log
 

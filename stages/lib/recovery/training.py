@@ -1,10 +1,8 @@
-"""Trains a compressed model for some steps, with the zeros in its matrices held at zero.
+"""Trains a compressed model as a whole for some steps, with the zeros in its matrices held at zero.
 
 Two objectives. `distill` draws each token's prediction towards the original's, KL(original ‖ model) over the whole
 vocabulary (Hinton et al., 2015, "Distilling the Knowledge in a Neural Network", at temperature 1), so every token
-teaches a whole distribution. `lm` is the usual cross entropy of the next token. In matrices, a gradient is set to
-zero where its weight is zero; without weight decay, AdamW then moves no such weight (Zhu & Gupta, 2017, "To prune, or
-not to prune", mask as well).
+teaches a whole distribution. `lm` is the usual cross entropy of the next token.
 """
 
 import math
@@ -21,19 +19,14 @@ from tqdm import tqdm
 from stages.lib.files.errors import UserError
 from stages.lib.files.sampling import shuffled
 from stages.lib.inference.calibration import beginning_of
-from stages.lib.inference.device import check_before_steps
 from stages.lib.inference.loading import Loaded
 from stages.lib.inference.tokenizing import room_for_text
-from stages.lib.recovery.schedule import learning_rate, window_tokens, windows_per_step
-from stages.lib.recovery.states import Log, load_state, newest_state, save_state
+from stages.lib.recovery.optimizing import Steps, check_converging
+from stages.lib.recovery.schedule import window_tokens, windows_per_step
+from stages.lib.recovery.states import SAVED, Log, load_state, newest_state, save_state
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Recover
-
-LARGEST_GRADIENT = 1.0
-"""The norm to which a step's gradient is clipped."""
-SAVED = 4
-"""How often a run's state is saved, evenly over its steps."""
 
 
 def train(
@@ -46,60 +39,36 @@ def train(
     longer finite; earlier states are kept.
     """
     model = student.model.eval()  # without dropout, which so few steps do not need
-    zeros = {name: weight == 0 for name, weight in model.named_parameters() if weight.ndim > 1}
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+    steps = Steps(_trained(student, settings), settings, student.runs_on.dtype, folder)
     state = newest_state(folder)
-    log = load_state(state, model, optimizer) if state else []
+    log = load_state(state, model, steps.optimizer) if state else []
     per_step, save_every = windows_per_step(settings), math.ceil(settings.steps / SAVED)
     progress = tqdm(
         range(len(log), settings.steps), initial=len(log), total=settings.steps, unit="step", desc="recovery"
     )
     for step in progress:
-        rate = learning_rate(step, settings)
-        batch = windows[step * per_step : (step + 1) * per_step]
-        loss = _step(student, teacher, batch, zeros, optimizer, rate, folder)
-        log.append({"step": step + 1, "loss": loss, "learning_rate": rate})
-        progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        batch = [window[None].to(student.device) for window in windows[step * per_step : (step + 1) * per_step]]
+        log.append(steps.take(step, (_loss(student, teacher, window) / len(batch) for window in batch)))
+        progress.set_postfix(loss=f"{log[-1]['loss']:.3f}", refresh=False)
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
             with torch.no_grad():  # a saved state is a good one
-                _check_converging(_loss(student, teacher, batch[-1][None].to(student.device)), "loss", folder)
-            save_state(folder, model, optimizer, log)
-    revived = sum(int(torch.count_nonzero(model.get_parameter(name)[mask])) for name, mask in zeros.items())
-    if revived:
-        raise AssertionError(f"{revived} pruned weights are not zero after recovery")
+                check_converging(_loss(student, teacher, batch[-1]), "loss", folder)
+            save_state(folder, model, steps.optimizer, log)
+    steps.check_zeros()
     return log
 
 
-def _step(
-    student: Loaded,
-    teacher: Loaded | None,
-    windows: Sequence[torch.Tensor],
-    zeros: dict[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    rate: float,
-    folder: Path,
-) -> float:
-    """One step of the optimizer over some windows; returns their mean loss."""
-    model = student.model
-    optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    for window in windows:
-        loss = _loss(student, teacher, window[None].to(student.device)) / len(windows)
-        check_before_steps(loss, optimizer, "losses of recovery", student.runs_on.dtype)
-        _check_converging(loss, "loss", folder)
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-    for name, mask in zeros.items():
-        gradient = model.get_parameter(name).grad
-        if gradient is not None:  # no token of the windows came past it
-            gradient.masked_fill_(mask, 0)
-    norm = nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
-    check_before_steps(norm, optimizer, "gradients of recovery", student.runs_on.dtype)
-    _check_converging(norm, "gradient", folder)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    return total
+def _trained(student: Loaded, settings: "Recover") -> list[nn.Parameter]:
+    """The parameters that `recover.weights` trains; the gradients of the others are not computed."""
+    wanted = {
+        "all": list(student.model.parameters()),
+        "blocks": [parameter for block in student.blocks for parameter in block.parameters()],
+        "norms": [parameter for parameter in student.model.parameters() if parameter.ndim == 1],
+    }[settings.weights]
+    student.model.requires_grad_(False)
+    for parameter in wanted:
+        parameter.requires_grad_(True)
+    return list(dict.fromkeys(wanted))  # merged blocks share theirs
 
 
 def _loss(student: Loaded, teacher: Loaded | None, tokens: torch.Tensor) -> torch.Tensor:
@@ -118,15 +87,6 @@ def _log_probabilities(loaded: Loaded, tokens: torch.Tensor, first: int) -> torc
     with loaded.runs_on.autocast():
         logits: torch.Tensor = loaded.model(input_ids=tokens, use_cache=False).logits[:, first - 1 : -1]
     return logits.float().log_softmax(dim=-1)
-
-
-def _check_converging(value: torch.Tensor, name: str, folder: Path) -> None:
-    if not torch.isfinite(value):
-        kept = newest_state(folder)
-        raise UserError(
-            f"recovery diverged (its {name} is not finite); lower recover.learning_rate in params.yaml "
-            + (f"(the last good state is kept in {kept})" if kept else "(no state had been saved)")
-        )
 
 
 def training_windows(loaded: Loaded, documents: Sequence[str], settings: "Recover", seed: int) -> list[torch.Tensor]:

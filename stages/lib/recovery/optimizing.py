@@ -1,0 +1,82 @@
+"""Steps of AdamW, with the zeros in matrices held at zero.
+
+In matrices, a gradient is set to zero where its weight is zero; without weight decay, AdamW then moves no such weight
+(Zhu & Gupta, 2017, "To prune, or not to prune", mask as well).
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from stages.lib.files.errors import UserError
+from stages.lib.inference.device import check_before_steps
+from stages.lib.recovery.schedule import learning_rate
+from stages.lib.recovery.states import newest_state
+
+if TYPE_CHECKING:
+    from stages.lib.plumbing.params import Recover
+
+LARGEST_GRADIENT = 1.0
+"""The norm to which a step's gradient is clipped."""
+
+
+class Steps:
+    """Takes the steps of a run, or of one block's part in it, on some weights."""
+
+    def __init__(
+        self, weights: Iterable[nn.Parameter], settings: "Recover", dtype: torch.dtype, folder: Path, first: bool = True
+    ) -> None:
+        """`dtype` is that of computation, `folder` holds saved states; `first`: no weight has been trained before."""
+        self._weights = list(weights)
+        self._zeros = [(weight, weight == 0) for weight in self._weights if weight.ndim > 1]
+        self._settings = settings
+        self._dtype = dtype
+        self._folder = folder
+        self._first = first
+        self.optimizer = torch.optim.AdamW(self._weights, weight_decay=0.0, fused=True)
+
+    def take(self, step: int, losses: Iterable[torch.Tensor]) -> dict[str, float]:
+        """Take a step, counted from 0; its row of the log.
+
+        `losses` are the terms of its loss: each is differentiated before the next one is asked for, so only one
+        term's activations are held. Raises UserError if loss or gradient is not finite.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for loss in losses:
+            self._check(loss, "loss", "losses")
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        for weight, mask in self._zeros:
+            if weight.grad is not None:  # no token of the windows came past it
+                weight.grad.masked_fill_(mask, 0)
+        self._check(nn.utils.clip_grad_norm_(self._weights, LARGEST_GRADIENT), "gradient", "gradients")
+        rate = learning_rate(step, self._settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return {"step": step + 1, "loss": total, "learning_rate": rate}
+
+    def _check(self, value: torch.Tensor, name: str, several: str) -> None:
+        if self._first:
+            check_before_steps(value, self.optimizer, f"{several} of recovery", self._dtype)
+        check_converging(value, name, self._folder)
+
+    def check_zeros(self) -> None:
+        """Raise AssertionError if a weight is no longer zero."""
+        revived = sum(int(torch.count_nonzero(weight[mask])) for weight, mask in self._zeros)
+        if revived:
+            raise AssertionError(f"{revived} pruned weights are not zero after recovery")
+
+
+def check_converging(value: torch.Tensor, name: str, folder: Path) -> None:
+    """Raise UserError if a loss or gradient is not finite; `folder` holds the saved states."""
+    if not torch.isfinite(value):
+        kept = newest_state(folder)
+        raise UserError(
+            f"recovery diverged (its {name} is not finite); lower recover.learning_rate in params.yaml "
+            + (f"(the last good state is kept in {kept})" if kept else "(no state had been saved)")
+        )
