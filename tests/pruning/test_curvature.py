@@ -448,6 +448,28 @@ def test_shots_prune_more_each_time_and_k_in_the_end(
     assert sum(int(mask.sum()) for mask in masks.values()) == k
 
 
+def test_updates_aim_at_the_original_from_where_they_are(tiny_folder: Path, original: Path) -> None:
+    """So that the errors of earlier shots are made up for, and no step is taken twice."""
+    loaded = load(tiny_folder, original, CPU)
+    dense = {name: by_output(loaded, name, loaded.weights[name]).clone() for name in loaded.structure.prunable}
+    names, last = list(dense), {name: weight.clone() for name, weight in dense.items()}
+    calls = 0
+
+    def update(*given: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        before, mask, inputs, gradients, start = given
+        name = names[calls % len(names)]
+        calls += 1
+        assert torch.equal(before, dense[name])
+        assert torch.equal(start, last[name])
+        last[name] = fitted(before, mask, inputs, gradients, start)
+        return last[name]
+
+    prune_over_all(loaded, windows(loaded), replace(on_gradients("surgeon"), update=update), 5000, 2)
+    assert calls == 2 * ROUNDS * len(names)
+    assert all(torch.equal(by_output(loaded, name, loaded.weights[name]), weight) for name, weight in last.items())
+
+
 @torch.no_grad()
 def divergence(loaded: Loaded, dense: Loaded, texts: Sequence[torch.Tensor]) -> float:
     """The mean KL divergence of predictions from the dense model's."""
