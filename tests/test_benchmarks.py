@@ -99,6 +99,19 @@ def test_speed(study: Path) -> None:
     assert all(row["reads_per_second"] > 0 and row["writes_per_second"] > 0 for row in found.values())
 
 
+def test_methods(study: Path) -> None:
+    settings = [
+        "prune.method=magnitude",
+        "prune.method=kfac prune.update=outputs",
+        "prune.method=surgeon prune.sparsity=0.5 recover.steps=1",
+    ]
+    rows = [line.strip("| ").split(" | ") for line in run(study, "benchmarks.methods", *settings).splitlines()[4:]]
+    assert [row[0] for row in rows] == [f"`{setting}`" for setting in settings]
+    numbers = [[float(cell.replace(",", "")) for cell in row[1:]] for row in rows]
+    assert all(0.5 < row[0] < 2 for row in numbers)  # of noise
+    assert numbers[0][2] < numbers[1][2]  # bytes: a threshold, and a mask with weights
+
+
 def test_distance(study: Path) -> None:
     run(study, "stages.prune")
     found = json.loads(run(study, "benchmarks.distance", "--tokens", "2048", "--pairs", "1"))

@@ -32,7 +32,9 @@ DOCUMENTS = [prose(60, seed) for seed in range(20)]
 
 
 def settings(**changes: Any) -> Recover:
-    return Recover(**{"steps": 6, "learning_rate": 1e-3, "tokens_per_step": 32, "objective": "blocks", **changes})
+    return Recover(
+        **{"steps": 6, "learning_rate": 1e-3, "tokens_per_step": 32, "objective": "blocks", "weights": "all", **changes}
+    )
 
 
 def pruned(folder: Path, original: Path, device: Device = CPU) -> Loaded:

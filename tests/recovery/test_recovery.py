@@ -53,7 +53,16 @@ DOCUMENTS = [prose(60, seed) for seed in range(20)]
 
 
 def settings(**changes: Any) -> Recover:
-    return Recover(**{"steps": 6, "learning_rate": 1e-3, "tokens_per_step": 32, "objective": "distill", **changes})
+    return Recover(
+        **{
+            "steps": 6,
+            "learning_rate": 1e-3,
+            "tokens_per_step": 32,
+            "objective": "distill",
+            "weights": "all",
+            **changes,
+        }
+    )
 
 
 def pruned(folder: Path, original: Path) -> Loaded:
@@ -125,6 +134,21 @@ def test_it_is_the_plain_loop(
             torch.testing.assert_close(weight, theirs.model.get_parameter(name), rtol=1e-3, atol=1e-5)
         assert weight.ndim == 1 or torch.equal(weight == 0, untouched.get_parameter(name) == 0), name
         assert not torch.equal(weight, untouched.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("part", ["blocks", "norms"])
+def test_a_part_is_trained_and_the_rest_stays(tiny_folder: Path, original: Path, tmp_path: Path, part: str) -> None:
+    ours, untouched = pruned(tiny_folder, original), pruned(tiny_folder, original).model
+    chosen = settings(weights=part)
+    windows = training_windows(ours, DOCUMENTS, chosen, 0)
+    train(ours, load(tiny_folder, original, CPU), windows, chosen, tmp_path)
+    for name, weight in ours.model.named_parameters():
+        trained = weight.ndim == 1 if part == "norms" else ours.structure.block_list in name
+        assert torch.equal(weight, untouched.get_parameter(name)) != trained, name
+    resumed = pruned(tiny_folder, original)
+    train(resumed, None, windows, chosen, tmp_path)  # from the last state, so no step is left
+    for name, weight in resumed.model.named_parameters():
+        assert torch.equal(weight, ours.model.get_parameter(name)), name
 
 
 def test_towards_itself_there_is_nothing_to_learn(tiny_folder: Path, original: Path, tmp_path: Path) -> None:

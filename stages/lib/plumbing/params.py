@@ -108,6 +108,9 @@ class Recover(Section):
         description="distill (towards the predictions of the original), blocks (each block towards the output of the "
         "original's), blocks+distill (one after the other, with all steps each) or lm (towards the text)"
     )
+    weights: Literal["all", "blocks", "norms"] = Field(
+        description="all, blocks (those of the blocks) or norms (those of one axis, norms and biases): what is trained"
+    )
 
     @field_validator("tokens_per_step")
     @classmethod

@@ -52,12 +52,19 @@ def train_blocks(
     save_every, trained = math.ceil(blocks / SAVED), set[int]()
     pairs = zip(through_blocks(student, given), _outputs(teacher, given, last), strict=True)
     for number, (run, wanted) in enumerate(pairs):
-        weights = [weight for weight in run.block.parameters() if id(weight) not in trained]
+        weights = [
+            weight
+            for weight in run.block.parameters()
+            if id(weight) not in trained and (weight.ndim == 1 or settings.weights != "norms")
+        ]
         trained |= {id(weight) for weight in weights}
         if number < done or not weights:
             continue
         _check_target(run.inputs[0], wanted, teacher.runs_on.dtype)
         target = _Target(wanted, student.first_target)
+        run.block.requires_grad_(False)  # no gradient of what is held
+        for weight in weights:
+            weight.requires_grad_(True)
         steps = Steps(weights, settings, student.runs_on.dtype, folder, first=not log)
         log += [{"block": number, **row} for row in _train_block(run, target, steps, settings, folder)]
         if (number + 1) % save_every == 0 or number + 1 == blocks:
@@ -73,7 +80,7 @@ def _train_block(run: BlockRun, target: "_Target", steps: Steps, settings: "Reco
     with torch.no_grad():  # a saved state is a good one
         check_converging(target.loss(run, len(run.inputs) - 1), "loss", folder)
     steps.check_zeros()
-    run.block.zero_grad(set_to_none=True)
+    run.block.zero_grad(set_to_none=True)  # frees them
     return log
 
 

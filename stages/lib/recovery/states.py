@@ -66,7 +66,7 @@ def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Opti
     tensors: dict[str, torch.Tensor] = {}
     for number, (name, weight) in enumerate(model.named_parameters()):
         tensors[f"weight {name}"] = weight.data.contiguous()
-        kept = optimizer.state[weight] if optimizer else {}
+        kept = optimizer.state.get(weight, {}) if optimizer else {}  # none if it is not trained
         tensors |= {f"optimizer {number} {key}": value.contiguous() for key, value in kept.items()}
     with new_folder(folder / f"step-{len(log)}") as state:
         save_file(tensors, state / "state.safetensors")
@@ -90,7 +90,7 @@ def load_state(state: Path, model: torch.nn.Module, optimizer: torch.optim.Optim
     saved = load_file(state / "state.safetensors")
     for number, (name, weight) in enumerate(model.named_parameters()):
         weight.data.copy_(saved[f"weight {name}"])
-        if optimizer:
+        if optimizer and weight.requires_grad:
             optimizer.state[weight] = {
                 key: saved[f"optimizer {number} {key}"].to(weight.device) for key in ("step", "exp_avg", "exp_avg_sq")
             }

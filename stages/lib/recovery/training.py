@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -38,7 +39,7 @@ def train(
     longer finite; earlier states are kept.
     """
     model = student.model.eval()  # without dropout, which so few steps do not need
-    steps = Steps(model.parameters(), settings, student.runs_on.dtype, folder)
+    steps = Steps(_trained(student, settings), settings, student.runs_on.dtype, folder)
     state = newest_state(folder)
     log = load_state(state, model, steps.optimizer) if state else []
     per_step, save_every = windows_per_step(settings), math.ceil(settings.steps / SAVED)
@@ -55,6 +56,19 @@ def train(
             save_state(folder, model, steps.optimizer, log)
     steps.check_zeros()
     return log
+
+
+def _trained(student: Loaded, settings: "Recover") -> list[nn.Parameter]:
+    """The parameters that `recover.weights` trains; the gradients of the others are not computed."""
+    wanted = {
+        "all": list(student.model.parameters()),
+        "blocks": [parameter for block in student.blocks for parameter in block.parameters()],
+        "norms": [parameter for parameter in student.model.parameters() if parameter.ndim == 1],
+    }[settings.weights]
+    student.model.requires_grad_(False)
+    for parameter in wanted:
+        parameter.requires_grad_(True)
+    return list(dict.fromkeys(wanted))  # merged blocks share theirs
 
 
 def _loss(student: Loaded, teacher: Loaded | None, tokens: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,119 @@
+"""Settings of pruning and recovery side by side, on text that the study neither reads nor scores in these runs.
+
+python -m benchmarks.methods ["prune.method=kfac" "prune.method=surgeon recover.steps=40" ...]
+
+Each argument is one setting: changes to `params.yaml`, separated by spaces; without arguments, each method alone. The
+last tenth of the text's train split is scored, up to `--tokens`, and the rest takes the place of the train split: the
+choices in docs/protocol.md were made so. Needs `data/model` and `data/text`, which `dvc repro download` brings.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from ruamel.yaml import YAML
+
+from stages.lib.evaluation.perplexity import score_text
+from stages.lib.files.places import MODEL, TEXT
+from stages.lib.files.rows import read_rows, unscored_documents, write_rows
+from stages.lib.inference.device import set_up
+from stages.lib.inference.likelihood import TokenizedText, tokenize
+from stages.lib.inference.loading import Loaded, load_original, ready
+from stages.lib.plumbing.params import PARAMS, Params
+from stages.lib.pruning.methods import METHODS
+from stages.lib.pruning.prune import prune
+from stages.lib.recipes.recipe import materialize, size_of
+from stages.lib.recovery.recover import recover
+from stages.lib.weights.checkpoint import Checkpoint
+
+HELD_OUT = 0.1
+"""The share of the train split's documents that is scored, the last ones."""
+
+
+@contextmanager
+def held_out() -> Iterator[None]:
+    """Work in a folder with the same model, and a text whose train split is split again."""
+    documents, model, before = unscored_documents(TEXT), MODEL.absolute(), Path.cwd()
+    first_scored = round(len(documents) * (1 - HELD_OUT))
+    rows = [
+        {"document": str(number), "split": "test" if number >= first_scored else "train", "text": text}
+        for number, text in enumerate(documents)
+    ]
+    with TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            MODEL.parent.mkdir()
+            MODEL.symlink_to(model)
+            TEXT.mkdir()
+            write_rows(rows, TEXT)
+            yield
+        finally:
+            os.chdir(before)
+
+
+def changed(content: dict[str, dict[str, object]], setting: str) -> Params:
+    """The params with the changes of a setting."""
+    sections = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
+    for change in setting.split():
+        key, value = change.split("=", 1)
+        section, name = key.split(".")
+        sections[section][name] = YAML(typ="safe", pure=True).load(value)
+    return Params.model_validate(sections)
+
+
+def perplexity(loaded: Loaded, text: TokenizedText, params: Params) -> float:
+    return float(np.exp(score_text(loaded, text, params.perplexity)["nll"].mean()))
+
+
+def row(setting: str, params: Params, tokens: int, dense: float) -> Sequence[object]:
+    """A setting, the perplexity as a multiple of the original's, effective parameters, bytes, and both seconds."""
+    checkpoint = Checkpoint(MODEL)
+    checkpoint.sha256  # noqa: B018  # hashed once, outside the time
+    with TemporaryDirectory() as name:
+        folder, started = Path(name), time.monotonic()
+        prune(checkpoint, params, folder)
+        pruned = time.monotonic()
+        if params.recover.steps:
+            recover("benchmark", params, folder)
+        recovered = time.monotonic()
+        made = materialize(checkpoint, folder)
+        size = size_of(made, folder)
+        loaded = ready(made, set_up(params.compute, params.seed))
+        text = tokenize(loaded.tokenizer, read_rows(TEXT, "test")["text"].tolist()).head(tokens)
+        ratio = perplexity(loaded, text, params) / dense
+    return (
+        f"`{setting}`",
+        f"{ratio:.4f}",
+        f"{size['effective_parameters']:,}",
+        f"{size['stored_bytes']:,}",
+        f"{pruned - started:.0f}",
+        f"{recovered - pruned:.0f}",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=__doc__)
+    parser.add_argument("settings", nargs="*", default=[f"prune.method={method.name}" for method in METHODS])
+    parser.add_argument("--tokens", type=int, default=6144, help="how many tokens are scored")
+    arguments = parser.parse_args()
+    content = YAML(typ="safe", pure=True).load(PARAMS.read_text(encoding="utf-8"))
+    settings = {setting: changed(content, setting) for setting in arguments.settings}  # mistakes first
+    with held_out():
+        params = Params.model_validate(content)
+        loaded = load_original(Checkpoint(MODEL), set_up(params.compute, params.seed))
+        text = tokenize(loaded.tokenizer, read_rows(TEXT, "test")["text"].tolist()).head(arguments.tokens)
+        dense = perplexity(loaded, text, params)
+        del loaded
+        print(f"original: {dense:.3f} on {len(text.tokens):,} held-out tokens\n")
+        print("| setting | × original | effective | bytes | pruning, s | recovery, s |\n|---|---:|---:|---:|---:|---:|")
+        for setting, each in settings.items():
+            print("| " + " | ".join(map(str, row(setting, each, arguments.tokens, dense))) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
