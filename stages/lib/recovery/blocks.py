@@ -62,6 +62,9 @@ def train_blocks(
             continue
         _check_target(run.inputs[0], wanted, teacher.runs_on.dtype)
         target = _Target(wanted, student.first_target)
+        run.block.requires_grad_(False)  # no gradient of what is held
+        for weight in weights:
+            weight.requires_grad_(True)
         steps = Steps(weights, settings, student.runs_on.dtype, folder, first=not log)
         log += [{"block": number, **row} for row in _train_block(run, target, steps, settings, folder)]
         if (number + 1) % save_every == 0 or number + 1 == blocks:
@@ -77,7 +80,7 @@ def _train_block(run: BlockRun, target: "_Target", steps: Steps, settings: "Reco
     with torch.no_grad():  # a saved state is a good one
         check_converging(target.loss(run, len(run.inputs) - 1), "loss", folder)
     steps.check_zeros()
-    run.block.zero_grad(set_to_none=True)
+    run.block.zero_grad(set_to_none=True)  # frees them
     return log
 
 
