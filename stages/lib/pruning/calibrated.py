@@ -45,15 +45,18 @@ def calibrated_masks(
 def fit_outputs(loaded: Loaded, windows: Sequence[torch.Tensor], masks: Mapping[str, Mask]) -> None:
     """Set each matrix to the one with the same mask whose outputs on some text are closest to those of the original's.
 
-    Block by block, in place: a matrix's inputs are those that the blocks before it, pruned and updated, give.
+    Block by block, in place: a matrix's inputs are those of its unpruned block after the blocks before it, which are
+    pruned and updated.
     """
     for run, matrices in zip(through_blocks(loaded, windows), loaded.structure.matrices, strict=True):
-        found = input_statistics(loaded, matrices, run, input_products)
         originals = loaded.checkpoint.tensors([matrix.name for matrix in matrices])
+        for name, original in originals.items():  # a method may have pruned the block
+            loaded.weights[name].copy_(original)
+        found = input_statistics(loaded, matrices, run, input_products)
         for matrix in matrices:
-            weights, original = (matrix.by_output(each[matrix.name]) for each in (loaded.weights, originals))
+            weights, dense = (matrix.by_output(each[matrix.name]) for each in (loaded.weights, originals))
             mask = matrix.by_output(torch.from_numpy(masks[matrix.name]))
-            for weight, *parts in zip(weights, original, mask, found[matrix.name], strict=True):
+            for weight, *parts in zip(weights, dense, mask, found[matrix.name], strict=True):
                 weight.copy_(fitted(*(part.to(loaded.device) for part in parts)))
 
 
