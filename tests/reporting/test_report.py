@@ -80,7 +80,8 @@ def test_it_lists_the_settings(measured: Path, run_stage: RunStage) -> None:
     assert sha256(Path("data/model/model.safetensors")) in report
     assert json.loads(Path("data/pruned/recipe.json").read_text())["mask_sha256"] in report
     for fact in (
-        "| prune | method 'magnitude', scope 'auto', budget 'uniform', sparsity 0.3, calibration_tokens 64 |",
+        "| prune | method 'magnitude', scope 'auto', budget 'uniform', update 'none', shots 1, sparsity 0.3, "
+        "calibration_tokens 64 |",
         "| seed | 0 |",
         "torch 2.",
         "| model | local mine/model |",

@@ -29,7 +29,8 @@ def prune_over_all(
     """Prune the k weights with the smallest scores of all matrices, in place; the masks.
 
     Each shot estimates the curvature and prunes as many weights as any other; a method with an update prunes them in
-    `ROUNDS`, with an update after each. What is zero has the smallest scores, of 0, so it stays pruned.
+    `ROUNDS`, with an update after each. What is zero has the smallest scores, of 0, so it stays pruned if at most k
+    weights are zero.
     """
     masks: dict[str, Mask] = {}
     rounds = ROUNDS if method.update else 1

@@ -23,7 +23,8 @@ def kfac_scores(weight: "torch.Tensor", inputs: "torch.Tensor", gradients: "torc
 KFAC = Method(
     name="kfac",
     scopes=("global", "layer", "row", "N:M"),
-    summary="Pruned by K-FAC: the weights whose removal adds least to the loss (a second-order estimate)",
+    summary="Pruned by the diagonals of Kronecker factors (kfac): the weights whose removal adds least to the loss "
+    "(a second-order estimate)",
     source="Martens & Grosse (2015), Optimizing Neural Networks with Kronecker-factored Approximate Curvature",
     on_gradients=OnGradients(input_squares, kfac_scores),
 )
