@@ -70,7 +70,7 @@ def perplexity(loaded: Loaded, text: TokenizedText, params: Params) -> float:
     return float(np.exp(score_text(loaded, text, params.perplexity)["nll"].mean()))
 
 
-def row(setting: str, params: Params, tokens: int, dense: float) -> Sequence[object]:
+def row(setting: str, params: Params, text: TokenizedText, dense: float) -> Sequence[object]:
     """A setting, the perplexity as a multiple of the original's, effective parameters, bytes, and both seconds."""
     checkpoint = Checkpoint(MODEL)
     checkpoint.sha256  # noqa: B018  # hashed once, outside the time
@@ -84,7 +84,6 @@ def row(setting: str, params: Params, tokens: int, dense: float) -> Sequence[obj
         made = materialize(checkpoint, folder)
         size = size_of(made, folder)
         loaded = ready(made, set_up(params.compute, params.seed))
-        text = tokenize(loaded.tokenizer, read_rows(TEXT, "test")["text"].tolist()).head(tokens)
         ratio = perplexity(loaded, text, params) / dense
     return (
         f"`{setting}`",
@@ -112,7 +111,7 @@ def main() -> None:
         print(f"original: {dense:.3f} on {len(text.tokens):,} held-out tokens\n")
         print("| setting | × original | effective | bytes | pruning, s | recovery, s |\n|---|---:|---:|---:|---:|---:|")
         for setting, each in settings.items():
-            print("| " + " | ".join(map(str, row(setting, each, arguments.tokens, dense))) + " |", flush=True)
+            print("| " + " | ".join(map(str, row(setting, each, text, dense))) + " |", flush=True)
 
 
 if __name__ == "__main__":

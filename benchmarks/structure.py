@@ -31,7 +31,7 @@ def here() -> Callable[[], int]:
 
     def read() -> int:
         structure = structure_of(CONFIG, "config.json")
-        return sum(matrix.size for matrices in structure.matrices for matrix in matrices)
+        return sum(matrix.size for matrix in structure.all_matrices)
 
     return read
 

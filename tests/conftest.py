@@ -41,6 +41,7 @@ from stages.lib.files.hashing import write_sums
 from stages.lib.inference.device import Device
 from stages.lib.inference.loading import Loaded, ready
 from stages.lib.pruning.selection import select
+from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.magnitude import MagnitudePruned, Part, weights_in
 from stages.lib.recipes.merged import MergedFeedForward, merge, write_permutations
 from stages.lib.recipes.recipe import materialize, write_recipe
@@ -341,6 +342,13 @@ metric_list: [{metric: bits_per_byte}, {metric: word_perplexity}]
 
 DEPTH_KEY = {"llama": "num_hidden_layers", "gpt2": "n_layer"}
 """By family, the key of the config that holds the number of blocks."""
+
+
+def keep_blocks(base: Path, blocks: list[int], folder: Path) -> Path:
+    """The recipe that keeps some of a base's blocks."""
+    folder.mkdir()
+    write_recipe(KeptBlocks(base_sha256=Checkpoint(base).sha256, blocks=blocks), folder)
+    return folder
 
 
 def merged_by_three(base: Path, folder: Path) -> Path:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CPU, DEPTH_KEY, TINY, load
+from conftest import CPU, DEPTH_KEY, TINY, keep_blocks, load
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2MoeConfig,
@@ -16,8 +16,8 @@ from transformers import (
 
 from stages.lib.files.errors import UserError
 from stages.lib.files.hashing import write_sums
-from stages.lib.recipes.kept_blocks import KeptBlocks, without_others
-from stages.lib.recipes.recipe import materialize, write_recipe
+from stages.lib.recipes.kept_blocks import without_others
+from stages.lib.recipes.recipe import materialize
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.module_tree import structure_of
 
@@ -37,12 +37,6 @@ def deep_folder(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: PreTr
     return folder
 
 
-def keep(folder: Path, blocks: list[int], into: Path) -> Path:
-    into.mkdir()
-    write_recipe(KeptBlocks(base_sha256=Checkpoint(folder).sha256, blocks=blocks), into)
-    return into
-
-
 def test_kept_blocks_compute_what_the_base_with_the_others_skipped_computes(
     deep_folder: Path, tmp_path: Path, original: Path
 ) -> None:
@@ -51,12 +45,12 @@ def test_kept_blocks_compute_what_the_base_with_the_others_skipped_computes(
     for number, block in enumerate(blocks):
         if number not in KEPT:
             block.forward = lambda hidden_states, *others, **named: hidden_states
-    kept = load(deep_folder, keep(deep_folder, KEPT, tmp_path / "recipe"), CPU)
+    kept = load(deep_folder, keep_blocks(deep_folder, KEPT, tmp_path / "recipe"), CPU)
     assert torch.equal(kept.model(ids).logits, base.model(ids).logits)
 
 
 def test_generation_with_the_cache_is_generation_without_it(deep_folder: Path, tmp_path: Path) -> None:
-    kept = load(deep_folder, keep(deep_folder, KEPT, tmp_path / "recipe"), CPU)
+    kept = load(deep_folder, keep_blocks(deep_folder, KEPT, tmp_path / "recipe"), CPU)
     assert kept.model.config.num_hidden_layers == len(KEPT)
     ids = torch.arange(10, 30)[None]
     options = {"attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": 20, "pad_token_id": 0}
@@ -71,15 +65,15 @@ def test_generation_with_the_cache_is_generation_without_it(deep_folder: Path, t
 
 
 def test_all_blocks_are_the_base(deep_folder: Path, tmp_path: Path, original: Path) -> None:
-    kept = load(deep_folder, keep(deep_folder, list(range(12)), tmp_path / "recipe"), CPU).model.state_dict()
+    kept = load(deep_folder, keep_blocks(deep_folder, list(range(12)), tmp_path / "recipe"), CPU).model.state_dict()
     base = load(deep_folder, original, CPU).model.state_dict()
     assert kept.keys() == base.keys()
     assert all(torch.equal(kept[name], base[name]) for name in base)
 
 
 def test_numbers_with_two_digits_are_not_mixed_up(deep_folder: Path, tmp_path: Path) -> None:
-    made = materialize(Checkpoint(deep_folder), keep(deep_folder, [1, 10, 11], tmp_path / "recipe"))
-    base = materialize(Checkpoint(deep_folder), keep(deep_folder, list(range(12)), tmp_path / "all"))
+    made = materialize(Checkpoint(deep_folder), keep_blocks(deep_folder, [1, 10, 11], tmp_path / "recipe"))
+    base = materialize(Checkpoint(deep_folder), keep_blocks(deep_folder, list(range(12)), tmp_path / "all"))
     for name, weight in made.weights.items():
         for new, old in ((".0.", ".1."), (".1.", ".10."), (".2.", ".11.")):
             if f".h{new}" in name or f".layers{new}" in name:
@@ -89,7 +83,7 @@ def test_numbers_with_two_digits_are_not_mixed_up(deep_folder: Path, tmp_path: P
 
 def test_a_block_that_is_not_there(deep_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the recipe keeps block 12"):
-        load(deep_folder, keep(deep_folder, [0, 12], tmp_path / "recipe"), CPU)
+        load(deep_folder, keep_blocks(deep_folder, [0, 12], tmp_path / "recipe"), CPU)
 
 
 def test_settings_of_each_block_are_those_of_the_kept_ones(
@@ -113,7 +107,7 @@ def test_settings_of_each_block_are_those_of_the_kept_ones(
     base, ids = load(tmp_path / "base", original, CPU), torch.arange(40)[None]
     for block in (0, 2):
         base.body.layers[block].forward = lambda hidden_states, *others, **named: hidden_states
-    kept = load(tmp_path / "base", keep(tmp_path / "base", [1, 3], tmp_path / "recipe"), CPU)
+    kept = load(tmp_path / "base", keep_blocks(tmp_path / "base", [1, 3], tmp_path / "recipe"), CPU)
     assert kept.model.config.layer_types == [kinds[1], kinds[3]]
     assert kept.model.config.eos_token_id == [0, 1, 2, 3]
     assert torch.equal(kept.model(ids).logits, base.model(ids).logits)
@@ -131,7 +125,7 @@ def test_blocks_that_do_not_fit_in_their_new_place_are_one_line(
     )
     Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "base")
     write_sums(tmp_path / "base")
-    recipe = keep(tmp_path / "base", [1, 2], tmp_path / "recipe")
+    recipe = keep_blocks(tmp_path / "base", [1, 2], tmp_path / "recipe")
     with pytest.raises(UserError, match="one that is kept does not fit in its new place"):
         materialize(Checkpoint(tmp_path / "base"), recipe)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 from architectures import CONFIGS, tiny
-from conftest import CPU, TINY, Finished, changed_params, load, merged_by_three, prose, write_params
+from conftest import CPU, TINY, keep_blocks, load, merged_by_three
+from recovering import DOCUMENTS, RunStage, contents, prepare, pruned, recover_settings
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
@@ -20,30 +22,14 @@ from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Recover
 from stages.lib.recipes.kept_blocks import KeptBlocks
 from stages.lib.recipes.original import Original
-from stages.lib.recipes.recipe import materialize, write_recipe
+from stages.lib.recipes.recipe import materialize
 from stages.lib.recovery.blocks import train_blocks
 from stages.lib.recovery.recover import last_blocks
 from stages.lib.recovery.states import save_state
 from stages.lib.recovery.training import training_windows
 from stages.lib.weights.checkpoint import Checkpoint
 
-RunStage = Callable[..., Finished]
-DOCUMENTS = [prose(60, seed) for seed in range(20)]
-
-
-def settings(**changes: Any) -> Recover:
-    return Recover(
-        **{"steps": 6, "learning_rate": 1e-3, "tokens_per_step": 32, "objective": "blocks", "weights": "all", **changes}
-    )
-
-
-def pruned(folder: Path, original: Path, device: Device = CPU) -> Loaded:
-    """A model in which a third of each matrix is zero."""
-    loaded = load(folder, original, device)
-    for weight in loaded.model.parameters():
-        if weight.ndim == 2:
-            weight.data[weight.abs() < weight.abs().quantile(1 / 3)] = 0
-    return loaded
+settings = partial(recover_settings, objective="blocks")
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +39,6 @@ def deep(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenize
     TINY["llama"](num_hidden_layers=4).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_sums(folder)
-    return folder
-
-
-def kept(base: Path, blocks: list[int], folder: Path) -> Path:
-    """The recipe that keeps some of a base's blocks."""
-    folder.mkdir()
-    write_recipe(KeptBlocks(base_sha256=Checkpoint(base).sha256, blocks=blocks), folder)
     return folder
 
 
@@ -187,7 +166,7 @@ def test_every_architecture(
 
 
 def test_a_block_that_is_kept_stands_for_those_after_it(deep: Path, original: Path, tmp_path: Path) -> None:
-    recipe = kept(deep, [0, 1], tmp_path / "recipe")  # the second one stands for three
+    recipe = keep_blocks(deep, [0, 1], tmp_path / "recipe")  # the second one stands for three
     last = last_blocks(KeptBlocks(base_sha256="0" * 64, blocks=[0, 1]), 2, 4)
     assert last == [0, 3]
     teacher = load(deep, original, CPU)
@@ -308,7 +287,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     make: dict[str, Callable[[], Path]] = {
         "original": lambda: original,
         "merged": lambda: merged_by_three(deep, tmp_path / "recipe"),
-        "kept": lambda: kept(deep, [0, 1, 2], tmp_path / "recipe"),
+        "kept": lambda: keep_blocks(deep, [0, 1, 2], tmp_path / "recipe"),
     }
     recipe, teacher, chosen = make[kind](), load(deep, original, CPU), settings(steps=2)
     undisturbed, resumed = pruned(deep, recipe), pruned(deep, recipe)
@@ -334,18 +313,6 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
 
 
 # The stage.
-
-
-def prepare(project: Path, run_stage: RunStage, **changes: Any) -> None:
-    chosen = {"recover.steps": 6, **{key.replace("__", "."): value for key, value in changes.items()}}
-    write_params(project, changed_params(chosen))
-    for stage in (("download", "model"), ("download", "distilled"), ("download", "text"), ("prune",)):
-        finished = run_stage(*stage)
-        assert finished.status == 0, finished.err
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("objective", ["blocks", "blocks+distill"])

@@ -19,7 +19,6 @@ from conftest import (
     CPU,
     ROOT,
     TINY,
-    Finished,
     changed_params,
     feed_forwards,
     load,
@@ -28,6 +27,8 @@ from conftest import (
     write_jsonl,
     write_params,
 )
+from recovering import DOCUMENTS, RunStage, contents, prepare, pruned
+from recovering import recover_settings as settings
 from repository import ENVIRONMENT, Repository, ran
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
@@ -47,31 +48,6 @@ from stages.lib.recovery.states import CODE, save_state
 from stages.lib.recovery.training import train, training_windows
 from stages.lib.reporting.exporting import export
 from stages.lib.weights.checkpoint import Checkpoint
-
-RunStage = Callable[..., Finished]
-DOCUMENTS = [prose(60, seed) for seed in range(20)]
-
-
-def settings(**changes: Any) -> Recover:
-    return Recover(
-        **{
-            "steps": 6,
-            "learning_rate": 1e-3,
-            "tokens_per_step": 32,
-            "objective": "distill",
-            "weights": "all",
-            **changes,
-        }
-    )
-
-
-def pruned(folder: Path, original: Path) -> Loaded:
-    """A model in which a third of each matrix is zero."""
-    loaded = load(folder, original, CPU)
-    for weight in loaded.model.parameters():
-        if weight.ndim == 2:
-            weight.data[weight.abs() < weight.abs().quantile(1 / 3)] = 0
-    return loaded
 
 
 def by_hand(student: Loaded, teacher: Loaded | None, windows: list[torch.Tensor], chosen: Recover) -> list[float]:
@@ -452,18 +428,6 @@ def test_a_text_or_a_model_too_short_for_a_window(tiny_folder: Path, original: P
 
 
 # The stage.
-
-
-def prepare(project: Path, run_stage: RunStage, **changes: Any) -> None:
-    chosen = {"recover.steps": 6, **{key.replace("__", "."): value for key, value in changes.items()}}
-    write_params(project, changed_params(chosen))
-    for stage in (("download", "model"), ("download", "distilled"), ("download", "text"), ("prune",)):
-        finished = run_stage(*stage)
-        assert finished.status == 0, finished.err
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])

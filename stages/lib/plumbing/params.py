@@ -85,8 +85,9 @@ class Prune(Section):
     def _several_over_all(cls, shots: int, info: ValidationInfo) -> int:
         if shots > 1 and "method" in info.data and "scope" in info.data:
             scope = resolve_scope(info.data["method"], info.data["scope"])
-            if method_named(info.data["method"]).on_gradients is None or scope != "global":
-                raise ValueError("more than 1 only for kfac and surgeon, in scope global")
+            several = [method.name for method in METHODS if method.on_gradients]
+            if info.data["method"] not in several or scope != "global":
+                raise ValueError(f"more than 1 only for {' and '.join(several)}, in scope global")
         return shots
 
     @field_validator("sparsity")

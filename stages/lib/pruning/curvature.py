@@ -37,7 +37,7 @@ def curvatures(
     Raises UserError if the model cannot be differentiated, a matrix's inputs or gradients are not seen, or a sum is not
     finite.
     """
-    matrices = [matrix for block in loaded.structure.matrices for matrix in block]
+    matrices = loaded.structure.all_matrices
     if experts := [matrix.name for matrix in matrices if matrix.of_experts]:
         raise _unseen(experts[0])
     sums: dict[str, torch.Tensor] = {}

@@ -9,7 +9,7 @@ from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.curvature import Curvature, curvatures
 from stages.lib.pruning.method import OnGradients
 from stages.lib.pruning.selection import threshold_of
-from stages.lib.recipes.choosing import MatrixCounts, choose
+from stages.lib.recipes.choosing import MatrixCounts, choose_in_tensor
 from stages.lib.recipes.magnitude import masks_at
 from stages.lib.recipes.masks import Mask
 from stages.lib.weights.checkpoint import Bits
@@ -44,7 +44,7 @@ def prune_over_all(
 
 def masks_over_all(loaded: Loaded, method: OnGradients, found: Found, k: int) -> dict[str, Mask]:
     """The masks of the k smallest scores of all matrices; among equal ones the first in state-dict order."""
-    by_name = {matrix.name: matrix for matrix in _matrices(loaded)}
+    by_name = {matrix.name: matrix for matrix in loaded.structure.all_matrices}
 
     def bits_of(name: str) -> Sequence[Bits]:
         return [_scores(loaded, by_name[name], method, found[name]).numpy().view(np.uint32).reshape(-1)]
@@ -63,18 +63,11 @@ def prune_within(
     """
     found = curvatures(loaded, windows, method.statistic)
     masks: dict[str, Mask] = {}
-    for matrix in _matrices(loaded):
-        scores = matrix.by_output(_scores(loaded, matrix, method, found[matrix.name]).numpy())
-        mask = np.empty(matrix.shape, dtype=np.bool_)
-        for chosen, part, count in zip(matrix.by_output(mask), scores, counts[matrix.name], strict=True):
-            chosen[...] = choose(part, scope, count)
-        masks[matrix.name] = mask
+    for matrix in loaded.structure.all_matrices:
+        scores = _scores(loaded, matrix, method, found[matrix.name]).numpy()
+        masks[matrix.name] = choose_in_tensor(matrix, scores, scope, counts[matrix.name])
     _apply(loaded, method, found, masks)
     return masks
-
-
-def _matrices(loaded: Loaded) -> list[Matrix]:
-    return [matrix for block in loaded.structure.matrices for matrix in block]
 
 
 def _scores(loaded: Loaded, matrix: Matrix, method: OnGradients, curvature: Sequence[Curvature]) -> torch.Tensor:
@@ -88,7 +81,7 @@ def _scores(loaded: Loaded, matrix: Matrix, method: OnGradients, curvature: Sequ
 
 def _apply(loaded: Loaded, method: OnGradients, found: Found, masks: Mapping[str, Mask]) -> None:
     """Zero the weights of the masks, and update the others if the method does."""
-    for matrix in _matrices(loaded):
+    for matrix in loaded.structure.all_matrices:
         mask = torch.from_numpy(masks[matrix.name]).to(loaded.device)
         if method.update is None:
             loaded.weights[matrix.name].masked_fill_(mask, 0)

@@ -50,7 +50,7 @@ def curvature_counts(loaded: Loaded, windows: Sequence[torch.Tensor], k: int) ->
     method = KFAC.on_gradients
     assert method is not None
     masks = masks_over_all(loaded, method, curvatures(loaded, windows, method.statistic), k)
-    matrices = [matrix for block in loaded.structure.matrices for matrix in block]
+    matrices = loaded.structure.all_matrices
     return {matrix.name: matrix.by_output(masks[matrix.name]).sum(axis=(1, 2)).tolist() for matrix in matrices}
 
 

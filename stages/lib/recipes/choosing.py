@@ -77,6 +77,14 @@ def choose(scores: Scores, scope: str, k: int) -> Mask:
     return smallest_of_rows(groups, np.full(len(groups), m - n)).reshape(scores.shape)
 
 
+def choose_in_tensor(matrix: Matrix, scores: Scores, scope: str, counts: Sequence[int]) -> Mask:
+    """The mask of a tensor's smallest scores: of each single matrix in it, its count. Raises as `choose` does."""
+    mask = np.empty(matrix.shape, dtype=np.bool_)
+    for chosen, part, k in zip(matrix.by_output(mask), matrix.by_output(scores), counts, strict=True):
+        chosen[...] = choose(part, scope, k)
+    return mask
+
+
 def smallest_of_rows(scores: Scores, counts: Counts) -> Mask:
     """True at each row's `counts` smallest scores; ties go to the first. Shapes: (rows, columns) and (rows,)."""
     ordered = np.sort(scores, axis=1)  # values only: an argsort takes ten times as long

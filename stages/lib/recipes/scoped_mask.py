@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from stages.lib.recipes.choosing import Scores, choose, shared_by_matrices
+from stages.lib.recipes.choosing import Scores, choose_in_tensor, shared_by_matrices
 from stages.lib.recipes.kind import Digest
 from stages.lib.recipes.masks import Mask, MaskDigest, Pruned
 from stages.lib.weights.checkpoint import Checkpoint
@@ -60,18 +60,13 @@ def scoped_masks(
     its rows or groups.
     """
     counts = shared_by_matrices(block_counts, checkpoint.structure.matrices)
-    matrices = [matrix for block in checkpoint.structure.matrices for matrix in block]
-    for number, matrix in enumerate(matrices):
+    for number, matrix in enumerate(checkpoint.structure.all_matrices):
         scores: Scores
         if method == "magnitude":
             scores = np.concatenate(list(checkpoint.magnitudes(matrix.name)))
         else:
             scores = random_scores(matrix.size, seed, number)
-        mask = np.empty(matrix.shape, dtype=np.bool_)
-        by_output = matrix.by_output(scores.reshape(matrix.shape))
-        for chosen, part, count in zip(matrix.by_output(mask), by_output, counts[matrix.name], strict=True):
-            chosen[...] = choose(part, scope, count)
-        yield matrix.name, mask
+        yield matrix.name, choose_in_tensor(matrix, scores.reshape(matrix.shape), scope, counts[matrix.name])
 
 
 def random_scores(size: int, seed: int, matrix: int) -> npt.NDArray[np.uint64]:

@@ -18,7 +18,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.inference.blockwise import BlockRun, through_blocks
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
-from stages.lib.recovery.optimizing import Steps, check_converging
+from stages.lib.recovery.optimizing import Steps, check_converging, trained_weights
 from stages.lib.recovery.schedule import windows_per_step
 from stages.lib.recovery.states import SAVED, Log, load_state, newest_state, save_state
 
@@ -49,24 +49,19 @@ def train_blocks(
     log = load_state(state, model, None) if state else []
     done = int(log[-1]["block"]) + 1 if log else 0
     given = [window[None].to(student.device) for window in windows]
-    save_every, trained = math.ceil(blocks / SAVED), set[int]()
+    save_every = math.ceil(blocks / SAVED)
+    trained_weights(student, settings)
     pairs = zip(through_blocks(student, given), _outputs(teacher, given, last), strict=True)
     for number, (run, wanted) in enumerate(pairs):
-        weights = [
-            weight
-            for weight in run.block.parameters()
-            if id(weight) not in trained and (weight.ndim == 1 or settings.weights != "norms")
-        ]
-        trained |= {id(weight) for weight in weights}
+        weights = [weight for weight in run.block.parameters() if weight.requires_grad]
         if number < done or not weights:
+            run.block.requires_grad_(False)
             continue
         _check_target(run.inputs[0], wanted, teacher.runs_on.dtype)
         target = _Target(wanted, student.first_target)
-        run.block.requires_grad_(False)  # no gradient of what is held
-        for weight in weights:
-            weight.requires_grad_(True)
         steps = Steps(weights, settings, student.runs_on.dtype, folder, first=not log)
         log += [{"block": number, **row} for row in _train_block(run, target, steps, settings, folder)]
+        run.block.requires_grad_(False)  # what later blocks share is held there
         if (number + 1) % save_every == 0 or number + 1 == blocks:
             save_state(folder, model, None, log)
     return _mean_over_blocks(log, settings.steps)

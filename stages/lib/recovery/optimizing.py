@@ -13,6 +13,7 @@ from torch import nn
 
 from stages.lib.files.errors import UserError
 from stages.lib.inference.device import check_before_steps
+from stages.lib.inference.loading import Loaded
 from stages.lib.recovery.schedule import learning_rate
 from stages.lib.recovery.states import newest_state
 
@@ -21,6 +22,19 @@ if TYPE_CHECKING:
 
 LARGEST_GRADIENT = 1.0
 """The norm to which a step's gradient is clipped."""
+
+
+def trained_weights(student: Loaded, settings: "Recover") -> list[nn.Parameter]:
+    """The parameters that `recover.weights` trains; the gradients of the others are not computed."""
+    wanted = {
+        "all": list(student.model.parameters()),
+        "blocks": [parameter for block in student.blocks for parameter in block.parameters()],
+        "norms": [parameter for parameter in student.model.parameters() if parameter.ndim == 1],
+    }[settings.weights]
+    student.model.requires_grad_(False)
+    for parameter in wanted:
+        parameter.requires_grad_(True)
+    return list(dict.fromkeys(wanted))  # merged blocks share theirs
 
 
 class Steps:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -21,7 +20,7 @@ from stages.lib.files.sampling import shuffled
 from stages.lib.inference.calibration import beginning_of
 from stages.lib.inference.loading import Loaded
 from stages.lib.inference.tokenizing import room_for_text
-from stages.lib.recovery.optimizing import Steps, check_converging
+from stages.lib.recovery.optimizing import Steps, check_converging, trained_weights
 from stages.lib.recovery.schedule import window_tokens, windows_per_step
 from stages.lib.recovery.states import SAVED, Log, load_state, newest_state, save_state
 
@@ -39,7 +38,7 @@ def train(
     longer finite; earlier states are kept.
     """
     model = student.model.eval()  # without dropout, which so few steps do not need
-    steps = Steps(_trained(student, settings), settings, student.runs_on.dtype, folder)
+    steps = Steps(trained_weights(student, settings), settings, student.runs_on.dtype, folder)
     state = newest_state(folder)
     log = load_state(state, model, steps.optimizer) if state else []
     per_step, save_every = windows_per_step(settings), math.ceil(settings.steps / SAVED)
@@ -56,19 +55,6 @@ def train(
             save_state(folder, model, steps.optimizer, log)
     steps.check_zeros()
     return log
-
-
-def _trained(student: Loaded, settings: "Recover") -> list[nn.Parameter]:
-    """The parameters that `recover.weights` trains; the gradients of the others are not computed."""
-    wanted = {
-        "all": list(student.model.parameters()),
-        "blocks": [parameter for block in student.blocks for parameter in block.parameters()],
-        "norms": [parameter for parameter in student.model.parameters() if parameter.ndim == 1],
-    }[settings.weights]
-    student.model.requires_grad_(False)
-    for parameter in wanted:
-        parameter.requires_grad_(True)
-    return list(dict.fromkeys(wanted))  # merged blocks share theirs
 
 
 def _loss(student: Loaded, teacher: Loaded | None, tokens: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ def described(structure: Structure, where: object) -> str:
 
 def _kinds(structure: Structure) -> pd.DataFrame:
     by_kind: dict[str, list[Matrix]] = defaultdict(list)
-    for matrix in (matrix for block in structure.matrices for matrix in block):
+    for matrix in structure.all_matrices:
         by_kind[matrix.kind].append(matrix)
     rows = [
         {

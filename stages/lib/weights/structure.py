@@ -103,6 +103,11 @@ class Structure:
         return len(self.blocks)
 
     @property
+    def all_matrices(self) -> list[Matrix]:
+        """The prunable tensors of all blocks, in state-dict order."""
+        return [matrix for block in self.matrices for matrix in block]
+
+    @property
     def tied(self) -> bool:
         """Whether the head is the token embedding."""
         return self.head not in self.tensors
@@ -116,9 +121,8 @@ class Structure:
     def kinds(self) -> dict[str, list[str]]:
         """By kind of matrix, the names of its tensors in all blocks, in the order of their first occurrence."""
         found: dict[str, list[str]] = {}
-        for block in self.matrices:
-            for matrix in block:
-                found.setdefault(matrix.kind, []).append(matrix.name)
+        for matrix in self.all_matrices:
+            found.setdefault(matrix.kind, []).append(matrix.name)
         return found
 
     def weights(self, blocks: Iterable[int]) -> list[str]:
