@@ -283,7 +283,14 @@ TINY_PARAMS: dict[str, Any] = {
         "sparsity": 0.3,
         "calibration_tokens": 64,
     },
-    "recover": {"steps": 0, "learning_rate": 1e-3, "tokens_per_step": 32, "objective": "distill", "weights": "all"},
+    "recover": {
+        "steps": 0,
+        "learning_rate": 1e-3,
+        "blocks_learning_rate": 2e-3,
+        "tokens_per_step": 32,
+        "objective": "distill",
+        "weights": "all",
+    },
     "perplexity": {"context": 64, "stride": 32, "batch_size": 2},
     "classify": {
         "mode": "head",

@@ -19,6 +19,7 @@ def recover_settings(**changes: Any) -> Recover:
         **{
             "steps": 6,
             "learning_rate": 1e-3,
+            "blocks_learning_rate": 1e-3,
             "tokens_per_step": 32,
             "objective": "distill",
             "weights": "all",

@@ -126,7 +126,15 @@ def test_windows_of_calibration(models: dict[str, Loaded], text: list[int], kind
 
 def training(**changes: Any) -> Recover:
     return Recover(
-        **{"steps": 3, "learning_rate": 1e-3, "tokens_per_step": 32, "objective": "lm", "weights": "all", **changes}
+        **{
+            "steps": 3,
+            "learning_rate": 1e-3,
+            "blocks_learning_rate": 1e-3,
+            "tokens_per_step": 32,
+            "objective": "lm",
+            "weights": "all",
+            **changes,
+        }
     )
 
 

@@ -11,7 +11,7 @@ from imports import code_deps
 from repository import ALL, Repository
 from ruamel.yaml import YAML
 
-from stages.lib.plumbing.params import Params
+from stages.lib.plumbing.params import Params, Prune, Recover
 
 DAG = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 ITEMS = ("model", "distilled", "text", "reviews", "documents")
@@ -94,6 +94,14 @@ def test_each_stage_reads_the_sections_that_are_listed_for_it(
         finished = run_stage(module_of(name), *arguments)
         assert finished.status == 0, finished.err
         assert read == listed, (name, arguments)
+
+
+def test_the_frontier_depends_on_every_setting_that_its_points_keep() -> None:
+    replaced = {"prune.method", "prune.scope", "prune.budget", "prune.update", "prune.sparsity", "recover.steps"}
+    sections = {"prune": Prune, "recover": Recover}
+    settings = {f"{name}.{key}" for name, section in sections.items() for key in section.model_fields}
+    listed = {key for key in DAG["frontier"]["params"] if key.startswith(("prune.", "recover."))}
+    assert listed == settings - replaced
 
 
 EVALUATED = {stage for stage in ALL if stage.startswith(("baseline", "post", "classify", "summarize", "compare"))}

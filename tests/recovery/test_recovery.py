@@ -43,7 +43,7 @@ from stages.lib.inference.device import Device, set_up
 from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Recover
 from stages.lib.recipes.recipe import materialize
-from stages.lib.recovery.schedule import learning_rate, windows_per_step
+from stages.lib.recovery.schedule import learning_rates, windows_per_step
 from stages.lib.recovery.states import CODE, save_state
 from stages.lib.recovery.training import train, training_windows
 from stages.lib.reporting.exporting import export
@@ -135,11 +135,11 @@ def test_towards_itself_there_is_nothing_to_learn(tiny_folder: Path, original: P
 
 @pytest.mark.parametrize("steps", [1, 2, 9, 10, 11, 40])
 def test_every_step_has_a_rate(steps: int) -> None:
-    chosen = settings(steps=steps)
-    rates = [learning_rate(step, chosen) for step in range(steps)]
+    rates = learning_rates(steps, 1e-3)
     peak = rates.index(max(rates))
+    assert len(rates) == steps
     assert min(rates) > 0
-    assert max(rates) == chosen.learning_rate
+    assert max(rates) == 1e-3
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
 
@@ -190,7 +190,7 @@ def test_merged_blocks_are_trained_as_one(
     zeros = [(leaf == 0) & (leaf.ndim > 1) for leaf in distinct]
     optimizer = torch.optim.AdamW(distinct, weight_decay=0.0)
     for step, window in enumerate(windows):
-        optimizer.param_groups[0]["lr"] = learning_rate(step, chosen)
+        optimizer.param_groups[0]["lr"] = learning_rates(3, chosen.learning_rate)[step]
         optimizer.zero_grad()
         given = {"input_ids": window[None]}
         logits = torch.func.functional_call(copies, leaves, (), given).logits

@@ -66,6 +66,13 @@ def test_the_card_says_what_was_done(method: str) -> None:
     assert "trained" not in render("original", params, {})
 
 
+def test_the_card_says_what_was_updated_and_trained() -> None:
+    changes = {"prune.update": "outputs", "recover.steps": 2, "recover.weights": "norms"}
+    card = render("pruned", Params.model_validate(changed_params(changes)), {})
+    assert "values that keep each matrix's outputs on calibration text closest to the original's" in card
+    assert "2 steps of 32 tokens, norms and biases alone, towards the predictions of the original" in card
+
+
 def test_the_original_is_exported_as_it_is(pruned: Path, run_stage: RunStage) -> None:
     assert run_stage("export", "--model", "original", "out").status == 0
     dense = AutoModelForCausalLM.from_pretrained("mine/model")

@@ -41,7 +41,7 @@ def score_point(method: str, sparsity: str, params: "Params") -> None:
 
 def _at_point(params: "Params", method: str, sparsity: float) -> "Params":
     """The settings with another method and sparsity, and with the frontier's steps of recovery."""
-    prune_settings = {"method": method, "scope": "auto", "budget": "uniform", "sparsity": sparsity}
+    prune_settings = {"method": method, "scope": "auto", "budget": "uniform", "update": "none", "sparsity": sparsity}
     return params.model_copy(
         update={
             "prune": params.prune.model_copy(update=prune_settings),

@@ -101,7 +101,8 @@ class Prune(Section):
 
 class Recover(Section):
     steps: int = Field(ge=0, description="a whole number from 0 (off)")
-    learning_rate: float = Field(gt=0, description="a number above 0: the peak of the schedule")
+    learning_rate: float = Field(gt=0, description="a number above 0: the peak of the schedule for distill and lm")
+    blocks_learning_rate: float = Field(gt=0, description="a number above 0: the peak of the schedule for blocks")
     tokens_per_step: int = Field(
         ge=2, description=f"a whole number of tokens from 2; above {TRAINING_WINDOW}, a multiple of {TRAINING_WINDOW}"
     )

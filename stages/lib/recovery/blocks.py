@@ -18,7 +18,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.inference.blockwise import BlockRun, through_blocks
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
-from stages.lib.recovery.optimizing import Steps, check_converging, trained_weights
+from stages.lib.recovery.optimizing import Steps, trained_weights
 from stages.lib.recovery.schedule import windows_per_step
 from stages.lib.recovery.states import SAVED, Log, load_state, newest_state, save_state
 
@@ -59,21 +59,21 @@ def train_blocks(
             continue
         _check_target(run.inputs[0], wanted, teacher.runs_on.dtype)
         target = _Target(wanted, student.first_target)
-        steps = Steps(weights, settings, student.runs_on.dtype, folder, first=not log)
-        log += [{"block": number, **row} for row in _train_block(run, target, steps, settings, folder)]
+        steps = Steps(weights, settings, "blocks_learning_rate", student.runs_on.dtype, folder, first=not log)
+        log += [{"block": number, **row} for row in _train_block(run, target, steps, settings)]
         run.block.requires_grad_(False)  # what later blocks share is held there
         if (number + 1) % save_every == 0 or number + 1 == blocks:
             save_state(folder, model, None, log)
     return _mean_over_blocks(log, settings.steps)
 
 
-def _train_block(run: BlockRun, target: "_Target", steps: Steps, settings: "Recover", folder: Path) -> Log:
+def _train_block(run: BlockRun, target: "_Target", steps: Steps, settings: "Recover") -> Log:
     per_step, log = windows_per_step(settings), []
     for step in range(settings.steps):
         batch = range(step * per_step, (step + 1) * per_step)
         log.append(steps.take(step, (target.loss(run, window) / per_step for window in batch)))
     with torch.no_grad():  # a saved state is a good one
-        check_converging(target.loss(run, len(run.inputs) - 1), "loss", folder)
+        steps.check_converging(target.loss(run, len(run.inputs) - 1), "loss")
     steps.check_zeros()
     run.block.zero_grad(set_to_none=True)  # frees them
     return log

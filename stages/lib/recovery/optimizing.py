@@ -6,7 +6,7 @@ In matrices, a gradient is set to zero where its weight is zero; without weight 
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from torch import nn
 from stages.lib.files.errors import UserError
 from stages.lib.inference.device import check_before_steps
 from stages.lib.inference.loading import Loaded
-from stages.lib.recovery.schedule import learning_rate
+from stages.lib.recovery.schedule import learning_rates
 from stages.lib.recovery.states import newest_state
 
 if TYPE_CHECKING:
@@ -41,12 +41,20 @@ class Steps:
     """Takes the steps of a run, or of one block's part in it, on some weights."""
 
     def __init__(
-        self, weights: Iterable[nn.Parameter], settings: "Recover", dtype: torch.dtype, folder: Path, first: bool = True
+        self,
+        weights: Iterable[nn.Parameter],
+        settings: "Recover",
+        peak: Literal["learning_rate", "blocks_learning_rate"],
+        dtype: torch.dtype,
+        folder: Path,
+        first: bool = True,
     ) -> None:
-        """`dtype` is that of computation, `folder` holds saved states; `first`: no weight has been trained before."""
+        """`peak` names the setting of the highest learning rate, `dtype` is that of computation, `folder` holds saved
+        states; `first`: no weight has been trained before."""
         self._weights = list(weights)
         self._zeros = [(weight, weight == 0) for weight in self._weights if weight.ndim > 1]
-        self._settings = settings
+        self._rates = learning_rates(settings.steps, getattr(settings, peak))
+        self._peak = peak
         self._dtype = dtype
         self._folder = folder
         self._first = first
@@ -68,29 +76,27 @@ class Steps:
             if weight.grad is not None:  # no token of the windows came past it
                 weight.grad.masked_fill_(mask, 0)
         self._check(nn.utils.clip_grad_norm_(self._weights, LARGEST_GRADIENT), "gradient", "gradients")
-        rate = learning_rate(step, self._settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self._rates[step]
         self.optimizer.step()
-        return {"step": step + 1, "loss": total, "learning_rate": rate}
+        return {"step": step + 1, "loss": total, "learning_rate": self._rates[step]}
 
     def _check(self, value: torch.Tensor, name: str, several: str) -> None:
         if self._first:
             check_before_steps(value, self.optimizer, f"{several} of recovery", self._dtype)
-        check_converging(value, name, self._folder)
+        self.check_converging(value, name)
+
+    def check_converging(self, value: torch.Tensor, name: str) -> None:
+        """Raise UserError if a loss or gradient is not finite."""
+        if not torch.isfinite(value):
+            kept = newest_state(self._folder)
+            raise UserError(
+                f"recovery diverged (its {name} is not finite); lower recover.{self._peak} in params.yaml "
+                + (f"(the last good state is kept in {kept})" if kept else "(no state had been saved)")
+            )
 
     def check_zeros(self) -> None:
         """Raise AssertionError if a weight is no longer zero."""
         revived = sum(int(torch.count_nonzero(weight[mask])) for weight, mask in self._zeros)
         if revived:
             raise AssertionError(f"{revived} pruned weights are not zero after recovery")
-
-
-def check_converging(value: torch.Tensor, name: str, folder: Path) -> None:
-    """Raise UserError if a loss or gradient is not finite; `folder` holds the saved states."""
-    if not torch.isfinite(value):
-        kept = newest_state(folder)
-        raise UserError(
-            f"recovery diverged (its {name} is not finite); lower recover.learning_rate in params.yaml "
-            + (f"(the last good state is kept in {kept})" if kept else "(no state had been saved)")
-        )

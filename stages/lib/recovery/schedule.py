@@ -1,4 +1,4 @@
-"""The windows in each step of recovery, and its learning rate."""
+"""The windows in each step of recovery, and its learning rates."""
 
 import math
 from typing import TYPE_CHECKING
@@ -21,10 +21,9 @@ def windows_per_step(settings: "Recover") -> int:
     return settings.tokens_per_step // window_tokens(settings)
 
 
-def learning_rate(step: int, settings: "Recover") -> float:
-    """The learning rate of a step, counted from 0; above 0 in every step."""
-    warm_up = math.ceil(WARM_UP * settings.steps)
-    if step < warm_up:
-        return settings.learning_rate * (step + 1) / warm_up
-    progress = (step - warm_up) / (settings.steps - warm_up)
-    return settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+def learning_rates(steps: int, peak: float) -> list[float]:
+    """The learning rate of each step; all are above 0."""
+    warm_up = math.ceil(WARM_UP * steps)
+    rising = [peak * (step + 1) / warm_up for step in range(warm_up)]
+    falling = steps - warm_up
+    return rising + [peak * (1 + math.cos(math.pi * step / falling)) / 2 for step in range(falling)]

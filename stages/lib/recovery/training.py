@@ -20,7 +20,7 @@ from stages.lib.files.sampling import shuffled
 from stages.lib.inference.calibration import beginning_of
 from stages.lib.inference.loading import Loaded
 from stages.lib.inference.tokenizing import room_for_text
-from stages.lib.recovery.optimizing import Steps, check_converging, trained_weights
+from stages.lib.recovery.optimizing import Steps, trained_weights
 from stages.lib.recovery.schedule import window_tokens, windows_per_step
 from stages.lib.recovery.states import SAVED, Log, load_state, newest_state, save_state
 
@@ -38,7 +38,7 @@ def train(
     longer finite; earlier states are kept.
     """
     model = student.model.eval()  # without dropout, which so few steps do not need
-    steps = Steps(trained_weights(student, settings), settings, student.runs_on.dtype, folder)
+    steps = Steps(trained_weights(student, settings), settings, "learning_rate", student.runs_on.dtype, folder)
     state = newest_state(folder)
     log = load_state(state, model, steps.optimizer) if state else []
     per_step, save_every = windows_per_step(settings), math.ceil(settings.steps / SAVED)
@@ -51,7 +51,7 @@ def train(
         progress.set_postfix(loss=f"{log[-1]['loss']:.3f}", refresh=False)
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
             with torch.no_grad():  # a saved state is a good one
-                check_converging(_loss(student, teacher, batch[-1]), "loss", folder)
+                steps.check_converging(_loss(student, teacher, batch[-1]), "loss")
             save_state(folder, model, steps.optimizer, log)
     steps.check_zeros()
     return log
