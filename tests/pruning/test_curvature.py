@@ -611,3 +611,10 @@ def test_gradients_that_are_not_finite_are_one_line(tiny_folder: Path, original:
         norm[0].weight.fill_(1e38)
     with pytest.raises(UserError, match=r"^the sums over the gradients of \S+ are not finite in float32; repair the m"):
         prune_over_all(loaded, windows(loaded), on_gradients("kfac"), 100, 1)
+
+
+def test_an_update_that_the_dtype_cannot_hold_is_one_line(tiny_folder: Path, original: Path) -> None:
+    loaded = load(tiny_folder, original, Device(torch.device("cpu"), torch.float16))
+    larger = replace(on_gradients("surgeon"), update=lambda before, *_: 1e6 * before.float())
+    with pytest.raises(UserError, match=r"^the updated weights of \S+ are not finite in float16; set compute.dtype"):
+        prune_over_all(loaded, windows(loaded), larger, 100, 1)

@@ -58,7 +58,7 @@ def through_blocks(loaded: Loaded, windows: Sequence[torch.Tensor], progress: bo
     blocks = loaded.blocks
     calls = [_arguments(loaded, window) for window in windows]
     states = [first for first, _ in calls]
-    for number, block in enumerate(tqdm(blocks, unit="block", desc="blocks", disable=not progress)):
+    for number, block in enumerate(tqdm(blocks, unit="block", desc="blocks") if progress else blocks):
         run = BlockRun(block, states, [others[number] for _, others in calls], loaded.runs_on)
         yield run
         if number < len(blocks) - 1:

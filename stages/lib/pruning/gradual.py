@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.curvature import Curvature, curvatures
 from stages.lib.pruning.method import OnGradients
@@ -80,7 +81,10 @@ def _scores(loaded: Loaded, matrix: Matrix, method: OnGradients, curvature: Sequ
 
 
 def _apply(loaded: Loaded, method: OnGradients, found: Found, masks: Mapping[str, Mask]) -> None:
-    """Zero the weights of the masks, and update the others if the method does."""
+    """Zero the weights of the masks, and update the others if the method does.
+
+    Raises UserError if an updated weight is too large for the model's dtype.
+    """
     for matrix in loaded.structure.all_matrices:
         mask = torch.from_numpy(masks[matrix.name]).to(loaded.device)
         if method.update is None:
@@ -90,3 +94,4 @@ def _apply(loaded: Loaded, method: OnGradients, found: Found, masks: Mapping[str
         parts = (matrix.by_output(each) for each in (loaded.weights[matrix.name], original, mask))
         for weight, before, pruned, each in zip(*parts, found[matrix.name], strict=True):
             weight.copy_(method.update(before, pruned, each.inputs, each.gradients, weight))
+            check_finite(weight, f"the updated weights of {matrix.name}", loaded.runs_on.dtype)
