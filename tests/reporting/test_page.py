@@ -164,7 +164,8 @@ def test_it_says_what_the_results_are(page: Path) -> None:
     assert '<th scope="row">v_proj</th>' in text
     assert text.count('<td class="number">another tokenizer</td>') == 3  # in three columns
     assert '<td class="number">0.400 ± 0.049</td>' in text
-    assert '<td class="number">750.0M</td>\n<td class="number">12.00<span class="interval">[11.00, 13.00]' in text
+    assert "25.0%, 750.0M ↓" in text
+    assert '<th scope="row">wanda</th>\n<td class="number">12.00<span class="interval">[11.00, 13.00]' in text
 
 
 def test_flips_and_pairs_follow_from_the_predictions() -> None:

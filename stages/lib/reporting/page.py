@@ -52,7 +52,7 @@ def render(
         model: f"× {perplexity.changes[model, 'original'].value:.4g} at {estimate.value:.3g}"
         for model, estimate in divergence.estimates.items()
     }
-    methods, *sparsities = frontier_rows(results.frontier)
+    by_sparsity, *methods = frontier_rows(results.frontier)
     return rendered(
         "page.html",
         answer=answer(results),
@@ -61,8 +61,8 @@ def render(
         sizes=size_rows(results.sizes),
         notes=notes(results),
         absent=results.absent,
+        by_sparsity=by_sparsity,
         methods=methods,
-        sparsities=sparsities,
         matrices=matrix_rows(results.sensitivity["matrices"]),
         harness=harness_rows(results.harness),
         harness_caption=harness_caption(results.harness),

@@ -170,15 +170,14 @@ def curve_name(method: str, steps: int) -> str:
 
 
 def frontier_rows(frontier: pd.DataFrame) -> list[list[str]]:
-    """The frontier's table, header first: a row per sparsity, a column per method before and after recovery."""
-    curves = list(dict.fromkeys(zip(frontier["method"], frontier["recovery_steps"], strict=True)))
-    points = {(row["sparsity"], row["method"], row["recovery_steps"]): row for row in frontier.to_dict("records")}
-    table = [["sparsity", "effective", *(f"{curve_name(*curve)} ↓" for curve in curves)]]
-    for sparsity in sorted(set(frontier["sparsity"])):
-        row = [points[sparsity, *curve] for curve in curves]
-        millions = row[0]["effective_parameters"] / 1e6
-        table.append([f"{sparsity:.1%}", f"{millions:.1f}M", *(estimated(_measured(point)) for point in row)])
-    return table
+    """The frontier's table, header first: a row per method before and after recovery, a column per sparsity."""
+    points = frontier.sort_values("sparsity", kind="stable").to_dict("records")
+    sizes: dict[float, str] = {}
+    rows = {curve: [curve_name(*curve)] for curve in zip(frontier["method"], frontier["recovery_steps"], strict=True)}
+    for point in points:
+        sizes.setdefault(point["sparsity"], f"{point['effective_parameters'] / 1e6:.1f}M")
+        rows[point["method"], point["recovery_steps"]].append(estimated(_measured(point)))
+    return [["method", *(f"{sparsity:.1%}, {size} ↓" for sparsity, size in sizes.items())], *rows.values()]
 
 
 def harness_rows(found: pd.DataFrame) -> list[list[str]]:
