@@ -4,11 +4,13 @@ python -m benchmarks.methods ["prune.method=kfac" "prune.method=surgeon recover.
 
 Each argument is one setting: changes to `params.yaml`, separated by spaces; without arguments, each method alone. The
 last tenth of the text's train split is scored, up to `--tokens`, and the rest takes the place of the train split: the
-choices in docs/protocol.md were made so. Needs `data/model` and `data/text`, which `dvc repro download` brings.
+choices in docs/protocol.md were made so. Settings that differ only in recovery start from one pruned model. Needs
+`data/model` and `data/text`, which `dvc repro download` brings.
 """
 
 import argparse
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,29 +72,31 @@ def perplexity(loaded: Loaded, text: TokenizedText, params: Params) -> float:
     return float(np.exp(score_text(loaded, text, params.perplexity)["nll"].mean()))
 
 
-def row(setting: str, params: Params, text: TokenizedText, dense: float) -> Sequence[object]:
-    """A setting, the perplexity as a multiple of the original's, effective parameters, bytes, and both seconds."""
+def rows(settings: dict[str, Params], text: TokenizedText, dense: float) -> Iterator[Sequence[object]]:
+    """By setting: perplexity as a multiple of the original's, effective parameters, bytes, and both seconds."""
     checkpoint = Checkpoint(MODEL)
     checkpoint.sha256  # noqa: B018  # hashed once, outside the time
-    with TemporaryDirectory() as name:
-        folder, started = Path(name), time.monotonic()
-        prune(checkpoint, params, folder)
-        pruned = time.monotonic()
-        if params.recover.steps:
-            recover("benchmark", params, folder)
-        recovered = time.monotonic()
-        made = materialize(checkpoint, folder)
-        size = size_of(made, folder)
-        loaded = ready(made, set_up(params.compute, params.seed))
-        ratio = perplexity(loaded, text, params) / dense
-    return (
-        f"`{setting}`",
-        f"{ratio:.4f}",
-        f"{size['effective_parameters']:,}",
-        f"{size['stored_bytes']:,}",
-        f"{pruned - started:.0f}",
-        f"{recovered - pruned:.0f}",
-    )
+    pruned: dict[str, tuple[Path, float]] = {}
+    for setting, params in settings.items():
+        key = f"{params.prune} {params.compute}"
+        if key not in pruned:
+            folder, started = Path(f"pruned-{len(pruned)}"), time.monotonic()
+            folder.mkdir()
+            prune(checkpoint, params, folder)
+            pruned[key] = folder, time.monotonic() - started
+        source, pruning = pruned[key]
+        with TemporaryDirectory() as copy:
+            folder = Path(shutil.copytree(source, copy, dirs_exist_ok=True))
+            started = time.monotonic()
+            if params.recover.steps:
+                recover("benchmark", params, folder)
+            recovery = time.monotonic() - started
+            made = materialize(checkpoint, folder)
+            size = size_of(made, folder)
+            loaded = ready(made, set_up(params.compute, params.seed))
+            ratio = perplexity(loaded, text, params) / dense
+        counts = (f"{size[name]:,}" for name in ("effective_parameters", "stored_bytes"))
+        yield f"`{setting}`", f"{ratio:.4f}", *counts, f"{pruning:.0f}", f"{recovery:.0f}"
 
 
 def main() -> None:
@@ -110,8 +114,8 @@ def main() -> None:
         del loaded
         print(f"original: {dense:.3f} on {len(text.tokens):,} held-out tokens\n")
         print("| setting | × original | effective | bytes | pruning, s | recovery, s |\n|---|---:|---:|---:|---:|---:|")
-        for setting, each in settings.items():
-            print("| " + " | ".join(map(str, row(setting, each, text, dense))) + " |", flush=True)
+        for row in rows(settings, text, dense):
+            print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ def test_methods(study: Path) -> None:
     settings = [
         "prune.method=magnitude",
         "prune.method=kfac prune.update=outputs",
+        "prune.method=surgeon prune.sparsity=0.5",
         "prune.method=surgeon prune.sparsity=0.5 recover.steps=1",
     ]
     rows = [line.strip("| ").split(" | ") for line in run(study, "benchmarks.methods", *settings).splitlines()[4:]]
@@ -110,6 +111,8 @@ def test_methods(study: Path) -> None:
     numbers = [[float(cell.replace(",", "")) for cell in row[1:]] for row in rows]
     assert all(0.5 < row[0] < 2 for row in numbers)  # of noise
     assert numbers[0][2] < numbers[1][2]  # bytes: a threshold, and a mask with weights
+    assert numbers[2][0] != numbers[3][0]
+    assert numbers[2][3] == numbers[3][3]  # pruned once
 
 
 def test_distance(study: Path) -> None:
