@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import CPU, Finished, changed_params, load, prose, write_params
 
 from stages.lib.inference.device import Device
@@ -26,6 +27,12 @@ def recover_settings(**changes: Any) -> Recover:
             **changes,
         }
     )
+
+
+@pytest.fixture(autouse=True)
+def save_without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps of a tiny model take less than the least time between two saved states."""
+    monkeypatch.setattr("stages.lib.recovery.states.SECONDS_APART", 0)
 
 
 def pruned(folder: Path, original: Path, device: Device = CPU) -> Loaded:

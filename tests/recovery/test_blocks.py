@@ -11,7 +11,7 @@ import pytest
 import torch
 from architectures import CONFIGS, tiny
 from conftest import CPU, TINY, keep_blocks, load, merged_by_three
-from recovering import DOCUMENTS, RunStage, contents, prepare, pruned, recover_settings
+from recovering import DOCUMENTS, RunStage, contents, prepare, pruned, recover_settings, save_without_delay  # noqa: F401
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 

@@ -27,7 +27,7 @@ from conftest import (
     write_jsonl,
     write_params,
 )
-from recovering import DOCUMENTS, RunStage, contents, prepare, pruned
+from recovering import DOCUMENTS, RunStage, contents, prepare, pruned, save_without_delay  # noqa: F401
 from recovering import recover_settings as settings
 from repository import ENVIRONMENT, Repository, ran
 from ruamel.yaml import YAML
@@ -44,7 +44,7 @@ from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Recover
 from stages.lib.recipes.recipe import materialize
 from stages.lib.recovery.schedule import learning_rates, windows_per_step
-from stages.lib.recovery.states import CODE, save_state
+from stages.lib.recovery.states import CODE, SavePoints, save_state
 from stages.lib.recovery.training import train, training_windows
 from stages.lib.reporting.exporting import export
 from stages.lib.weights.checkpoint import Checkpoint
@@ -142,6 +142,31 @@ def test_every_step_has_a_rate(steps: int) -> None:
     assert max(rates) == 1e-3
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("parts", "seconds_per_part", "saved"),
+    [
+        (40, 1, []),
+        (40, 5, [30]),  # 20 and 40 are within two minutes of the start and of 30
+        (40, 30, [10, 20, 30, 40]),
+        (7, 70, [2, 4, 6]),
+        (7, 130, [2, 4, 6, 7]),
+        (1, 200, [1]),
+    ],
+)
+def test_states_are_saved_at_quarters_but_not_too_often(
+    monkeypatch: pytest.MonkeyPatch, parts: int, seconds_per_part: int, saved: list[int]
+) -> None:
+    monkeypatch.undo()
+    now = 0
+    monkeypatch.setattr("stages.lib.recovery.states.time.monotonic", lambda: now)
+    points, found = SavePoints(parts), []
+    for done in range(1, parts + 1):
+        now += seconds_per_part
+        if points.due(done):
+            found.append(done)
+    assert found == saved
 
 
 def test_it_is_deterministic_and_learns(tiny_folder: Path, original: Path, tmp_path: Path) -> None:
@@ -535,9 +560,17 @@ def test_text_that_is_scored_is_not_trained_on(project: Path, run_stage: RunStag
 # Kills.
 
 
+RECOVER = """
+import runpy
+from stages.lib.recovery import states
+states.SECONDS_APART = 0
+runpy.run_module("stages.recover", run_name="__main__")
+"""
+
+
 def begun(repository: Repository) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "stages.recover"],
+        [sys.executable, "-c", RECOVER],
         cwd=repository.folder,
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,

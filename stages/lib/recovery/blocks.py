@@ -7,7 +7,6 @@ that such training of blocks recovers as much as training the whole model, on a 
 "BRECQ", ICLR, reconstruct quantized blocks. Neither embeddings nor head are trained, and no logits are computed.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -20,7 +19,7 @@ from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
 from stages.lib.recovery.optimizing import Steps, trained_weights
 from stages.lib.recovery.schedule import windows_per_step
-from stages.lib.recovery.states import SAVED, Log, load_state, newest_state, save_state
+from stages.lib.recovery.states import Log, SavePoints, load_state, newest_state, save_state
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Recover
@@ -49,7 +48,7 @@ def train_blocks(
     log = load_state(state, model, None) if state else []
     done = int(log[-1]["block"]) + 1 if log else 0
     given = [window[None].to(student.device) for window in windows]
-    save_every = math.ceil(blocks / SAVED)
+    saves = SavePoints(blocks)
     trained_weights(student, settings)
     pairs = zip(through_blocks(student, given), _outputs(teacher, given, last), strict=True)
     for number, (run, wanted) in enumerate(pairs):
@@ -62,7 +61,7 @@ def train_blocks(
         steps = Steps(weights, settings, "blocks_learning_rate", student.runs_on.dtype, folder, first=not log)
         log += [{"block": number, **row} for row in _train_block(run, target, steps, settings)]
         run.block.requires_grad_(False)  # what later blocks share is held there
-        if (number + 1) % save_every == 0 or number + 1 == blocks:
+        if saves.due(number + 1):
             save_state(folder, model, None, log)
     return _mean_over_blocks(log, settings.steps)
 

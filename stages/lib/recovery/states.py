@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +27,10 @@ KEPT = 2
 """The saved states that are kept, the newest ones: each is three times as large as the model."""
 
 SAVED = 4
-"""How often a run's state is saved, evenly over its steps or blocks."""
+"""How often a run's state is saved at most, evenly over its steps or blocks."""
+
+SECONDS_APART = 120
+"""How long before a state the one before it was saved, or the run began: a state may take ten seconds to write."""
 
 CODE = ("files", "inference", "recipes", "recovery", "weights")
 """The packages that `recover` runs, as in dvc.yaml: a state that other code saved is not resumed."""
@@ -59,6 +64,22 @@ def _code() -> Iterator[str]:
     library = Path(__file__).parent.parent
     for package in CODE:
         yield from (sha256(module) for module in sorted((library / package).glob("*.py")))
+
+
+class SavePoints:
+    """Says after which of a run's steps or blocks its state is saved."""
+
+    def __init__(self, parts: int) -> None:
+        self._parts = parts
+        self._last = time.monotonic()
+
+    def due(self, done: int) -> bool:
+        """Whether to save after so many parts; if so, it counts as saved."""
+        regular = done % math.ceil(self._parts / SAVED) == 0 or done == self._parts
+        if not regular or time.monotonic() - self._last < SECONDS_APART:
+            return False
+        self._last = time.monotonic()
+        return True
 
 
 def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None, log: Log) -> None:

@@ -5,7 +5,6 @@ vocabulary (Hinton et al., 2015, "Distilling the Knowledge in a Neural Network",
 teaches a whole distribution. `lm` is the usual cross entropy of the next token.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from stages.lib.inference.loading import Loaded
 from stages.lib.inference.tokenizing import room_for_text
 from stages.lib.recovery.optimizing import Steps, trained_weights
 from stages.lib.recovery.schedule import window_tokens, windows_per_step
-from stages.lib.recovery.states import SAVED, Log, load_state, newest_state, save_state
+from stages.lib.recovery.states import Log, SavePoints, load_state, newest_state, save_state
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Recover
@@ -41,7 +40,7 @@ def train(
     steps = Steps(trained_weights(student, settings), settings, "learning_rate", student.runs_on.dtype, folder)
     state = newest_state(folder)
     log = load_state(state, model, steps.optimizer) if state else []
-    per_step, save_every = windows_per_step(settings), math.ceil(settings.steps / SAVED)
+    per_step, saves = windows_per_step(settings), SavePoints(settings.steps)
     progress = tqdm(
         range(len(log), settings.steps), initial=len(log), total=settings.steps, unit="step", desc="recovery"
     )
@@ -49,9 +48,11 @@ def train(
         batch = [window[None].to(student.device) for window in windows[step * per_step : (step + 1) * per_step]]
         log.append(steps.take(step, (_loss(student, teacher, window) / len(batch) for window in batch)))
         progress.set_postfix(loss=f"{log[-1]['loss']:.3f}", refresh=False)
-        if (step + 1) % save_every == 0 or step + 1 == settings.steps:
-            with torch.no_grad():  # a saved state is a good one
+        due = saves.due(step + 1)
+        if due or step + 1 == settings.steps:
+            with torch.no_grad():  # a saved state is a good one, and so is what comes out
                 steps.check_converging(_loss(student, teacher, batch[-1]), "loss")
+        if due:
             save_state(folder, model, steps.optimizer, log)
     steps.check_zeros()
     return log
