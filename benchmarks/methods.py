@@ -1,4 +1,4 @@
-"""Settings of pruning and recovery side by side, on text that the study neither reads nor scores in these runs.
+"""Settings of pruning and recovery side by side, on documents that they neither calibrate nor train on.
 
 python -m benchmarks.methods ["prune.method=kfac" "prune.method=surgeon recover.steps=40" ...]
 

@@ -27,7 +27,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from stages.lib.files.hashing import write_sums
 from stages.lib.pruning.selection import select
-from stages.lib.recipes.magnitude import MagnitudePruned, Threshold, magnitude_masks
+from stages.lib.recipes.choosing import Threshold
+from stages.lib.recipes.magnitude import MagnitudePruned, magnitude_masks
 from stages.lib.weights.checkpoint import Checkpoint
 from stages.lib.weights.shards import WEIGHTS
 

@@ -1,4 +1,4 @@
-"""Wanda and SparseGPT by the formulas of their papers, without a thought for speed; inputs and gradients kept whole."""
+"""Pruning and updates by the formulas of their papers, without a thought for speed; inputs and gradients kept whole."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +21,20 @@ def naive_wanda(weight: Matrix, read: Matrix, counts: list[int]) -> tuple[Matrix
     for row, count in enumerate(counts):
         mask[row, sorted(range(scores.shape[1]), key=lambda column: scores[row, column])[:count]] = True
     return mask, np.where(mask, 0, weight)
+
+
+def damped(products: torch.Tensor) -> Matrix:
+    """In float64, with a hundredth of the mean of the diagonal added to it."""
+    found: Matrix = products.double().numpy()
+    return found + 0.01 * np.mean(np.diag(found)) * np.eye(len(found))
+
+
+def row_by_row(weight: Matrix, mask: npt.NDArray[np.bool_], products: Matrix) -> Matrix:
+    """Each output solved by itself, on the weights that remain to it."""
+    found = np.zeros_like(weight)
+    for row, (before, pruned) in enumerate(zip(weight, mask, strict=True)):
+        found[row, ~pruned] = np.linalg.solve(products[np.ix_(~pruned, ~pruned)], products[~pruned] @ before)
+    return found
 
 
 def naive_sparsegpt(weight: Matrix, read: Matrix, counts: list[int], at_once: int = 128) -> tuple[Matrix, Matrix]:
@@ -85,7 +99,7 @@ class InputsOf(TorchFunctionMode):
 def tokens_kept(
     model: torch.nn.Module, names: Sequence[str]
 ) -> Iterator[tuple[dict[str, list[Any]], dict[str, list[Any]]]]:
-    """What some layers read, and zeros added to what they give, whose gradients are those by their outputs."""
+    """What some layers read, and zeros added to what they give, whose gradients are those at their outputs."""
     inputs: dict[str, list[Any]] = {name: [] for name in names}
     zeros: dict[str, list[Any]] = {name: [] for name in names}
 

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from conftest import CPU, Finished, changed_params, load, prose, write_params
 
+from stages.lib.files.errors import UserError
 from stages.lib.inference.device import Device
 from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Recover
+from stages.lib.recovery.states import save_state
 
 RunStage = Callable[..., Finished]
 DOCUMENTS = [prose(60, seed) for seed in range(20)]
@@ -42,6 +44,17 @@ def pruned(folder: Path, original: Path, device: Device = CPU) -> Loaded:
         if weight.ndim == 2:
             weight.data[weight.abs() < weight.abs().quantile(1 / 3)] = 0
     return loaded
+
+
+def killed_after(rows: int) -> Callable[..., None]:
+    """In place of `save_state`: saves, and ends the run when its log has so many rows."""
+
+    def save_and_end(folder: Path, model: Any, optimizer: Any, log: Any) -> None:
+        save_state(folder, model, optimizer, log)
+        if len(log) == rows:
+            raise UserError("killed")
+
+    return save_and_end
 
 
 def prepare(project: Path, run_stage: RunStage, **changes: Any) -> None:

@@ -79,11 +79,20 @@ def test_the_recovered_study_has_the_settings_of_the_kept_run() -> None:
     assert kept == study.model_copy(update={"summarize": study.summarize.model_copy(update={"prompt": "cue"})})
 
 
+def test_the_best_study_is_the_kept_run_and_within_three_percent() -> None:
+    kept = DOCS / "best"
+    assert load_params(kept / "params.yaml") == load_params(ROOT / "studies" / "best.yaml")
+    answer = read(kept / "report" / "report.md").split("\n\n")[1]
+    assert f"> {answer}\n" in read(kept / "README.md")
+    changes = pd.read_csv(kept / "metrics" / "changes.csv", index_col=["model", "reference", "measure"])
+    assert changes.loc[("pruned", "original", "perplexity"), "value"] < 1.03
+
+
 def test_the_frontier_is_that_of_the_kept_run() -> None:
     kept = DOCS / "frontier"
     report = read(kept / "report" / "report.md")
     table = report.split("![Perplexity by effective parameters](frontier.svg)\n\n")[1].split("\n\n")[0]
-    assert table.startswith("| sparsity | effective | magnitude ↓ | magnitude, 20 steps of recovery ↓ |")
+    assert table.startswith("| method | 20.0%, 113.0M ↓ | 28.5%, 104.0M ↓ |")
     assert table in read(DOCS / "methods.md")
     assert read_cells(table) == frontier_rows(pd.read_csv(kept / "metrics" / "frontier.csv"))
     params, others = load_params(kept / "params.yaml"), load_params(DOCS / "recovered" / "params.yaml")

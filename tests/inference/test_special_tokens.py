@@ -6,6 +6,7 @@ lm-eval's rolling log-likelihood is the witness, in the slow set.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from conftest import CPU, ROOT, framing, load, prose
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
+from recovering import recover_settings
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -27,7 +29,7 @@ from stages.lib.inference.calibration import calibration_windows
 from stages.lib.inference.likelihood import tokenize, windows
 from stages.lib.inference.loading import Loaded
 from stages.lib.inference.tokenizing import first_tokens
-from stages.lib.plumbing.params import Perplexity, Recover
+from stages.lib.plumbing.params import Perplexity
 from stages.lib.recovery.training import train, training_windows
 
 KINDS: dict[str, tuple[list[str], list[str]]] = {
@@ -124,18 +126,7 @@ def test_windows_of_calibration(models: dict[str, Loaded], text: list[int], kind
     assert [token for window in found for token in window[len(first) :]] == own[:140]
 
 
-def training(**changes: Any) -> Recover:
-    return Recover(
-        **{
-            "steps": 3,
-            "learning_rate": 1e-3,
-            "blocks_learning_rate": 1e-3,
-            "tokens_per_step": 32,
-            "objective": "lm",
-            "weights": "all",
-            **changes,
-        }
-    )
+training = partial(recover_settings, steps=3, objective="lm")
 
 
 @kinds

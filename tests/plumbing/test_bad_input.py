@@ -56,11 +56,11 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"prune.budget": "curvature"}, ("prune.budget: got 'curvature'", "scope global has only uniform")),
     (
         {"prune.scope": "layer", "prune.budget": "curvature"},
-        ("prune.budget: got 'curvature'", "only of a method that reads text"),
+        ("prune.budget: got 'curvature'", "curvature is only for methods that read text"),
     ),
     (
         {"prune.method": "random", "prune.budget": "curvature"},
-        ("prune.budget: got 'curvature'", "only of a method that reads text"),
+        ("prune.budget: got 'curvature'", "curvature is only for methods that read text"),
     ),
     (
         {"prune.method": "wanda", "prune.scope": "2:4", "prune.sparsity": 0.5, "prune.budget": "curvature"},

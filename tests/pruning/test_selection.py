@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from stages.lib.files.errors import UserError
 from stages.lib.pruning.selection import select
-from stages.lib.recipes.magnitude import Threshold, magnitude_masks
+from stages.lib.recipes.choosing import Threshold
+from stages.lib.recipes.magnitude import magnitude_masks
 from stages.lib.recipes.masks import MaskDigest
 from stages.lib.weights import checkpoint as checkpoint_module
 from stages.lib.weights.checkpoint import Checkpoint

@@ -11,7 +11,16 @@ import pytest
 import torch
 from architectures import CONFIGS, tiny
 from conftest import CPU, TINY, keep_blocks, load, merged_by_three
-from recovering import DOCUMENTS, RunStage, contents, prepare, pruned, recover_settings, save_without_delay  # noqa: F401
+from recovering import (  # noqa: F401
+    DOCUMENTS,
+    RunStage,
+    contents,
+    killed_after,
+    prepare,
+    pruned,
+    recover_settings,
+    save_without_delay,
+)
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
@@ -25,7 +34,6 @@ from stages.lib.recipes.original import Original
 from stages.lib.recipes.recipe import materialize
 from stages.lib.recovery.blocks import train_blocks
 from stages.lib.recovery.recover import last_blocks
-from stages.lib.recovery.states import save_state
 from stages.lib.recovery.training import training_windows
 from stages.lib.weights.checkpoint import Checkpoint
 
@@ -297,13 +305,8 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     windows = training_windows(resumed, DOCUMENTS, chosen, 0)
     log = train_blocks(undisturbed, teacher, windows, chosen, last, tmp_path / "undisturbed")
 
-    def save_and_fail(folder: Path, model: Any, optimizer: Any, log: Any) -> None:
-        save_state(folder, model, optimizer, log)
-        if len(log) == saves * chosen.steps:
-            raise UserError("killed")
-
     with monkeypatch.context() as patch:
-        patch.setattr("stages.lib.recovery.blocks.save_state", save_and_fail)
+        patch.setattr("stages.lib.recovery.blocks.save_state", killed_after(saves * chosen.steps))
         with pytest.raises(UserError, match="killed"):
             train_blocks(pruned(deep, recipe), teacher, windows, chosen, last, tmp_path / "states")
     trained: list[int] = []
@@ -364,13 +367,8 @@ def test_both_parts_of_a_run_resume(
     assert run_stage("recover").status == 0
     undisturbed = contents(Path("data/recovered/pruned"))
 
-    def save_and_fail(folder: Path, model: Any, optimizer: Any, log: Any) -> None:
-        save_state(folder, model, optimizer, log)
-        if len(log) == steps:
-            raise UserError("killed")
-
     with monkeypatch.context() as patch:
-        patch.setattr(f"stages.lib.recovery.{module}.save_state", save_and_fail)
+        patch.setattr(f"stages.lib.recovery.{module}.save_state", killed_after(steps))
         assert "killed" in run_stage("recover").err
     saved: list[int] = []
     for name in ("blocks", "training"):

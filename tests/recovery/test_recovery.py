@@ -27,7 +27,7 @@ from conftest import (
     write_jsonl,
     write_params,
 )
-from recovering import DOCUMENTS, RunStage, contents, prepare, pruned, save_without_delay  # noqa: F401
+from recovering import DOCUMENTS, RunStage, contents, killed_after, prepare, pruned, save_without_delay  # noqa: F401
 from recovering import recover_settings as settings
 from repository import ENVIRONMENT, Repository, ran
 from ruamel.yaml import YAML
@@ -44,7 +44,7 @@ from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Recover
 from stages.lib.recipes.recipe import materialize
 from stages.lib.recovery.schedule import learning_rates, windows_per_step
-from stages.lib.recovery.states import CODE, SavePoints, save_state
+from stages.lib.recovery.states import CODE, SavePoints
 from stages.lib.recovery.training import train, training_windows
 from stages.lib.reporting.exporting import export
 from stages.lib.weights.checkpoint import Checkpoint
@@ -354,13 +354,8 @@ def interrupted(project: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPa
     prepare(project, run_stage)
     begins: list[int] = []
 
-    def save_and_fail(folder: Path, model: Any, optimizer: Any, log: Any) -> None:
-        save_state(folder, model, optimizer, log)
-        if len(log) == 4:
-            raise UserError("killed")
-
     with monkeypatch.context() as patch:
-        patch.setattr("stages.lib.recovery.training.save_state", save_and_fail)
+        patch.setattr("stages.lib.recovery.training.save_state", killed_after(4))
         assert "killed" in run_stage("recover").err
     monkeypatch.setattr(
         "stages.lib.recovery.training.tqdm", lambda steps, **named: begins.append(steps.start) or tqdm(steps, **named)

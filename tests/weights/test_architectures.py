@@ -240,11 +240,11 @@ def test_kfac_is_the_naive_reference(folder: Path, loaded: Loaded) -> None:
             functional.cross_entropy(predicted, text[0, 1:], reduction="sum").backward()
     found = curvatures(loaded, texts, kfac.statistic)
     scores = {}
-    for tensor in (tensor for of_block in loaded.structure.matrices for tensor in of_block):
+    for tensor in loaded.structure.all_matrices:
         ((matrix, _),) = single_matrices(reference, tensor.name)
         read = torch.cat(inputs[tensor.name]).double().square().sum(0)
         gradients = torch.cat([zero.grad.flatten(end_dim=-2) for zero in zeros[tensor.name]]).double().square().sum(0)
-        (ours,) = found[tensor.name]
+        ours = found[tensor.name]
         for sums, expected in ((ours.inputs, read), (ours.gradients, gradients)):
             torch.testing.assert_close(sums, expected, rtol=1e-3, atol=1e-5 * float(expected.max()), msg=tensor.name)
         scores[tensor.name] = matrix.detach().double().square() * torch.outer(gradients, read)
@@ -253,7 +253,7 @@ def test_kfac_is_the_naive_reference(folder: Path, loaded: Loaded) -> None:
     masks = prune_over_all(loaded, texts, kfac, k, 1)
     assert list(masks) == names
     assert sum(int(mask.sum()) for mask in masks.values()) == k
-    for tensor in (tensor for of_block in loaded.structure.matrices for tensor in of_block):
+    for tensor in loaded.structure.all_matrices:
         mask = torch.from_numpy(tensor.by_output(masks[tensor.name])[0].copy())
         assert (scores[tensor.name][mask] <= order[k] * 1.01).all(), tensor.name
         assert (scores[tensor.name][~mask] >= order[k] * 0.99).all(), tensor.name

@@ -14,7 +14,8 @@ from stages.lib.inference.blockwise import BlockInputs
 from stages.lib.inference.device import set_up
 from stages.lib.inference.likelihood import TokenizedText, tokenize
 from stages.lib.inference.loading import Loaded, load_original
-from stages.lib.pruning.importance import restore, zero_smallest
+from stages.lib.pruning.calibrated import restore
+from stages.lib.pruning.importance import zero_smallest
 from stages.lib.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:

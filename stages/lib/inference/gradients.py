@@ -1,4 +1,4 @@
-"""Gradients of a text's loss by the outputs of layers; none by weights, so none of those is held.
+"""Gradients of a text's loss with respect to the outputs of layers; weights get none, which saves their memory.
 
 A token's loss is its negative log-likelihood, and the loss of a window the sum over its predicted tokens.
 """
@@ -19,7 +19,7 @@ from stages.lib.inference.loading import Loaded
 
 
 def gradients_seen(layer: nn.Module, see: Callable[[torch.Tensor], None]) -> AbstractContextManager[Any]:
-    """Pass the gradients by a layer's outputs to `see`, in shape (tokens, outputs), whenever they are computed."""
+    """Pass the gradients with respect to a layer's outputs to `see` when they are there. Shape: (tokens, outputs)."""
 
     def after(module: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         output.register_hook(lambda gradients: see(gradients.flatten(end_dim=-2)))  # type: ignore[no-untyped-call]
@@ -67,7 +67,7 @@ def _differentiable(loaded: Loaded) -> Iterator[None]:
 
 
 def _by_states(loaded: Loaded, states: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
-    """The gradient of a window's loss by the final hidden states. Shapes: (1, tokens, hidden) and (1, tokens)."""
+    """The gradient of a window's loss with respect to its final hidden states. Shape: (1, tokens, hidden)."""
     gradients = torch.zeros_like(states)
     first, end = loaded.first_target, window.shape[1]
     step = max(1, LOGITS_AT_ONCE // vocabulary(loaded))

@@ -77,7 +77,7 @@ class Prune(Section):
             if scope not in ("layer", "row"):
                 raise ValueError(f"scope {scope} has only uniform")
             if budget == "curvature" and not method_named(info.data["method"]).reads_text:
-                raise ValueError("only of a method that reads text")
+                raise ValueError("curvature is only for methods that read text")
         return budget
 
     @field_validator("shots")

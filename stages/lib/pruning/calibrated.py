@@ -1,4 +1,4 @@
-"""Prunes a model block by block, by any method whose scores depend on calibration text."""
+"""Prunes a model block by block by the inputs of its matrices on some text, and updates it for given masks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -43,21 +43,27 @@ def calibrated_masks(
 
 @torch.no_grad()
 def fit_outputs(loaded: Loaded, windows: Sequence[torch.Tensor], masks: Mapping[str, Mask]) -> None:
-    """Set each matrix to the one with the same mask whose outputs on some text are closest to those of the original's.
+    """Set each matrix to the one with the same mask whose outputs on some text are closest to the original's.
 
     Block by block, in place: a matrix's inputs are those of its unpruned block after the blocks before it, which are
-    pruned and updated.
+    pruned and updated. Raises UserError if an updated weight is too large for the model's dtype.
     """
     for run, matrices in zip(through_blocks(loaded, windows), loaded.structure.matrices, strict=True):
-        originals = loaded.checkpoint.tensors([matrix.name for matrix in matrices])
-        for name, original in originals.items():  # a method may have pruned the block
-            loaded.weights[name].copy_(original)
+        restore(loaded, [matrix.name for matrix in matrices])  # a method may have pruned the block
         found = input_statistics(loaded, matrices, run, input_products)
         for matrix in matrices:
-            weights, dense = (matrix.by_output(each[matrix.name]) for each in (loaded.weights, originals))
-            mask = matrix.by_output(torch.from_numpy(masks[matrix.name]))
-            for weight, *parts in zip(weights, dense, mask, found[matrix.name], strict=True):
-                weight.copy_(fitted(*(part.to(loaded.device) for part in parts)))
+            weights, mask = loaded.weights[matrix.name], torch.from_numpy(masks[matrix.name]).to(loaded.device)
+            parts = (matrix.by_output(each) for each in (weights, mask))
+            for weight, pruned, products in zip(*parts, found[matrix.name], strict=True):
+                weight.copy_(fitted(weight, pruned, products))
+            check_finite(weights, f"the updated weights of {matrix.name}", loaded.runs_on.dtype)
+
+
+@torch.no_grad()
+def restore(loaded: Loaded, names: Sequence[str]) -> None:
+    """Restore the named tensors from the checkpoint."""
+    for name, weight in loaded.checkpoint.tensors(names).items():
+        loaded.weights[name].copy_(weight)
 
 
 def input_statistics(

@@ -1,9 +1,9 @@
-"""The curvature of the loss by each matrix, as two Kronecker factors: one of its inputs, one of its gradients.
+"""The curvature of the loss with respect to each matrix, as two Kronecker factors: of its inputs and of its gradients.
 
-With x a matrix's inputs and g the gradients of a token's loss by its outputs, the Fisher information of its weights is
-approximately E[xxᵀ] ⊗ E[ggᵀ]: Martens & Grosse (2015), "Optimizing Neural Networks with Kronecker-factored Approximate
-Curvature", ICML. It is in units of loss, so it is comparable between matrices. The gradients are of the text's own
-tokens (the empirical Fisher information), summed over each window's loss.
+With x a matrix's input at a token, and g the gradient of the window's loss with respect to the output there, the Fisher
+information of the weights is approximately E[xxᵀ] ⊗ E[ggᵀ]: Martens & Grosse (2015), "Optimizing Neural Networks with
+Kronecker-factored Approximate Curvature", ICML. The labels are the text's own tokens (the empirical Fisher
+information). Sums over all tokens stand in for the means: the same factor for all matrices, so these are comparable.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,8 +31,8 @@ class Curvature:
 
 def curvatures(
     loaded: Loaded, windows: Sequence[torch.Tensor], statistic: Callable[[torch.Tensor], torch.Tensor]
-) -> dict[str, list[Curvature]]:
-    """By tensor, the curvature of each single matrix in it, from one pass forward and back.
+) -> dict[str, Curvature]:
+    """By name, each matrix's curvature, from one pass forward and back.
 
     Raises UserError if the model cannot be differentiated, a matrix's inputs or gradients are not seen, or a sum is not
     finite.
@@ -50,7 +50,7 @@ def curvatures(
         for layer in dict.fromkeys(matrix.layer for matrix in matrices):
             hooks.enter_context(gradients_seen(loaded.model.get_submodule(layer), partial(add, layer)))
         inputs = input_statistics(loaded, matrices, partial(pass_back, loaded, windows), statistic)
-    return {matrix.name: [_curvature(loaded, matrix, inputs[matrix.name][0], sums)] for matrix in matrices}
+    return {matrix.name: _curvature(loaded, matrix, inputs[matrix.name][0], sums) for matrix in matrices}
 
 
 def _curvature(loaded: Loaded, matrix: Matrix, inputs: torch.Tensor, sums: dict[str, torch.Tensor]) -> Curvature:

@@ -10,17 +10,10 @@ from stages.lib.inference.loading import Loaded
 from stages.lib.pruning.curvature import Curvature, curvatures
 from stages.lib.pruning.method import OnGradients
 from stages.lib.pruning.selection import threshold_of
-from stages.lib.recipes.choosing import MatrixCounts, choose_in_tensor
-from stages.lib.recipes.magnitude import masks_at
+from stages.lib.recipes.choosing import MatrixCounts, choose_in_tensor, masks_at
 from stages.lib.recipes.masks import Mask
 from stages.lib.weights.checkpoint import Bits
 from stages.lib.weights.structure import Matrix
-
-ROUNDS = 3
-"""How often a method with an update prunes and updates within a shot."""
-
-Found = Mapping[str, Sequence[Curvature]]
-"""By tensor, the curvature of each single matrix in it."""
 
 
 @torch.no_grad()
@@ -29,12 +22,11 @@ def prune_over_all(
 ) -> dict[str, Mask]:
     """Prune the k weights with the smallest scores of all matrices, in place; the masks.
 
-    Each shot estimates the curvature and prunes as many weights as any other; a method with an update prunes them in
-    `ROUNDS`, with an update after each. What is zero has the smallest scores, of 0, so it stays pruned if at most k
-    weights are zero.
+    Each shot estimates the curvature and prunes as many weights as any other, in the method's rounds. A pruned weight
+    has a score of 0, so it stays pruned unless more scores are 0 than the round prunes, as with many dead inputs.
     """
     masks: dict[str, Mask] = {}
-    rounds = ROUNDS if method.update else 1
+    rounds = method.rounds
     for shot in range(shots):
         found = curvatures(loaded, windows, method.statistic)
         for done in range(shot * rounds + 1, (shot + 1) * rounds + 1):
@@ -43,7 +35,7 @@ def prune_over_all(
     return masks
 
 
-def masks_over_all(loaded: Loaded, method: OnGradients, found: Found, k: int) -> dict[str, Mask]:
+def masks_over_all(loaded: Loaded, method: OnGradients, found: Mapping[str, Curvature], k: int) -> dict[str, Mask]:
     """The masks of the k smallest scores of all matrices; among equal ones the first in state-dict order."""
     by_name = {matrix.name: matrix for matrix in loaded.structure.all_matrices}
 
@@ -55,10 +47,10 @@ def masks_over_all(loaded: Loaded, method: OnGradients, found: Found, k: int) ->
 
 
 @torch.no_grad()
-def prune_within(
+def masks_within(
     loaded: Loaded, windows: Sequence[torch.Tensor], method: OnGradients, counts: MatrixCounts, scope: str
 ) -> dict[str, Mask]:
-    """Prune each single matrix's given number of smallest scores within a scope, in one shot and in place; the masks.
+    """The masks of each single matrix's given number of smallest scores within a scope.
 
     Raises UserError if M of a scope N:M does not divide a matrix's inputs.
     """
@@ -67,20 +59,18 @@ def prune_within(
     for matrix in loaded.structure.all_matrices:
         scores = _scores(loaded, matrix, method, found[matrix.name]).numpy()
         masks[matrix.name] = choose_in_tensor(matrix, scores, scope, counts[matrix.name])
-    _apply(loaded, method, found, masks)
     return masks
 
 
-def _scores(loaded: Loaded, matrix: Matrix, method: OnGradients, curvature: Sequence[Curvature]) -> torch.Tensor:
+def _scores(loaded: Loaded, matrix: Matrix, method: OnGradients, curvature: Curvature) -> torch.Tensor:
     """Scores in the tensor's shape, in the memory of the CPU."""
+    (weight,) = matrix.by_output(loaded.weights[matrix.name])
     scores = torch.empty(matrix.shape)
-    weights = matrix.by_output(loaded.weights[matrix.name])
-    for part, weight, each in zip(matrix.by_output(scores), weights, curvature, strict=True):
-        part.copy_(method.scores(weight, each.inputs, each.gradients))
+    matrix.by_output(scores)[0].copy_(method.scores(weight, curvature.inputs, curvature.gradients))
     return scores
 
 
-def _apply(loaded: Loaded, method: OnGradients, found: Found, masks: Mapping[str, Mask]) -> None:
+def _apply(loaded: Loaded, method: OnGradients, found: Mapping[str, Curvature], masks: Mapping[str, Mask]) -> None:
     """Zero the weights of the masks, and update the others if the method does.
 
     Raises UserError if an updated weight is too large for the model's dtype.
@@ -91,7 +81,7 @@ def _apply(loaded: Loaded, method: OnGradients, found: Found, masks: Mapping[str
             loaded.weights[matrix.name].masked_fill_(mask, 0)
             continue
         original = loaded.checkpoint.tensors([matrix.name])[matrix.name].to(loaded.device)
-        parts = (matrix.by_output(each) for each in (loaded.weights[matrix.name], original, mask))
-        for weight, before, pruned, each in zip(*parts, found[matrix.name], strict=True):
-            weight.copy_(method.update(before, pruned, each.inputs, each.gradients, weight))
-            check_finite(weight, f"the updated weights of {matrix.name}", loaded.runs_on.dtype)
+        weight, before, pruned = (matrix.by_output(each)[0] for each in (loaded.weights[matrix.name], original, mask))
+        curvature = found[matrix.name]
+        weight.copy_(method.update(before, pruned, curvature.inputs, curvature.gradients, weight))
+        check_finite(weight, f"the updated weights of {matrix.name}", loaded.runs_on.dtype)

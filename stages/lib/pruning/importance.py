@@ -10,7 +10,7 @@ from tqdm import tqdm
 from stages.lib.inference.blockwise import BlockInputs, through_blocks
 from stages.lib.inference.likelihood import losses_within
 from stages.lib.inference.loading import Loaded
-from stages.lib.pruning.calibrated import input_statistics
+from stages.lib.pruning.calibrated import input_statistics, restore
 from stages.lib.pruning.curvature import curvatures
 from stages.lib.pruning.gradual import masks_over_all
 from stages.lib.pruning.kfac import KFAC
@@ -50,8 +50,7 @@ def curvature_counts(loaded: Loaded, windows: Sequence[torch.Tensor], k: int) ->
     method = KFAC.on_gradients
     assert method is not None
     masks = masks_over_all(loaded, method, curvatures(loaded, windows, method.statistic), k)
-    matrices = loaded.structure.all_matrices
-    return {matrix.name: matrix.by_output(masks[matrix.name]).sum(axis=(1, 2)).tolist() for matrix in matrices}
+    return {name: [int(mask.sum())] for name, mask in masks.items()}
 
 
 def block_sensitivities(loaded: Loaded, windows: Sequence[torch.Tensor], sparsity: float) -> list[float]:
@@ -88,10 +87,3 @@ def zero_smallest(loaded: Loaded, names: Sequence[str], sparsity: float) -> int:
         weight = loaded.weights[name]
         weight.masked_fill_(torch.from_numpy(mask).to(weight.device), 0)
     return k
-
-
-@torch.no_grad()
-def restore(loaded: Loaded, names: Sequence[str]) -> None:
-    """Restore the named tensors from the checkpoint."""
-    for name, weight in loaded.checkpoint.tensors(names).items():
-        loaded.weights[name].copy_(weight)

@@ -1,9 +1,10 @@
-"""K-FAC: a weight's score is the loss that its removal adds, estimated from the diagonals of Kronecker factors.
+"""K-FAC: a weight's score is proportional to the loss that its removal adds, by the diagonals of Kronecker factors.
 
-The score of weight (i, j) is W_ij² · Σ x_j² · Σ g_i², with x the matrix's inputs, g the gradients of the text's loss by
-its outputs, and sums over all calibration tokens: Optimal Brain Damage (LeCun, Denker & Solla, 1990, NeurIPS) with the
-curvature of Martens & Grosse (2015), "Optimizing Neural Networks with Kronecker-factored Approximate Curvature", ICML.
-All scores are in units of loss, so one threshold can go over all matrices. There is no reference code.
+The score of weight (i, j) is W_ij² · Σ x_j² · Σ g_i², with x the matrix's inputs, g the gradients of the text's loss
+with respect to its outputs, and sums over all calibration tokens: Optimal Brain Damage (LeCun, Denker & Solla, 1990,
+NeurIPS) with the curvature of Martens & Grosse (2015), "Optimizing Neural Networks with Kronecker-factored Approximate
+Curvature", ICML. All scores are in the same unit, so one threshold can go over all matrices. There is no
+reference code.
 """
 
 from typing import TYPE_CHECKING

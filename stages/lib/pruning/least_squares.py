@@ -2,8 +2,8 @@
 
 For a matrix W, a mask and the products H of its inputs, summed over tokens, the matrix V that is zero in the mask and
 has the closest outputs minimizes Σ ‖(V - W) x‖² = tr((V - W) H (V - W)ᵀ), the objective of SparseGPT (Frantar &
-Alistarh, 2023). With the products G of the gradients by its outputs, V minimizes tr(G (V - W) H (V - W)ᵀ), the
-Kronecker-factored estimate of the loss, as in the LLM Surgeon (van der Ouderaa et al., 2024). SparseGPT passes each
+Alistarh, 2023). With the products G of the gradients with respect to its outputs, V minimizes tr(G (V - W) H (V - W)ᵀ),
+the Kronecker-factored estimate of the loss, as in the LLM Surgeon (van der Ouderaa et al., 2024). SparseGPT passes each
 column's error on to the columns after it, in one sweep; here conjugate gradients solve for all weights at once, in the
 space of the kept ones, as in ALPS (Meng et al., 2024, NeurIPS).
 """
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import torch
 
 DAMPING = 0.01
-"""What is added to the diagonal of H and of G, as a share of its mean."""
+"""Added to the diagonals of H and of G, as a share of each one's mean."""
 STEPS = 20
-"""Of conjugate gradients. They reduce the largest errors first, and few are left to reduce after this many."""
+"""The number of steps of conjugate gradients. The first ones reduce the error most; after these, little is gained."""
 
 
 def fitted(
@@ -32,7 +32,7 @@ def fitted(
     """The minimizer in float32, from a start (the pruned weight itself) after some steps of conjugate gradients.
 
     Shapes: (outputs, inputs) for weight, mask and start, (inputs, inputs) and (outputs, outputs). Raises UserError if
-    the damped products are not positive definite along a step, as only rounding can make them.
+    the damped products are not positive definite along a step; with sums of squares, only rounding can cause this.
     """
     import torch
 
@@ -53,14 +53,15 @@ def fitted(
     squares = (residual * direction).sum()
     negligible = torch.finfo(torch.float32).eps ** 2 * (weight.square() * scale).sum()
     for _ in range(steps):
-        if 0 <= squares <= negligible:  # below the rounding of the weights; it would go on until it underflows
+        if 0 <= squares <= negligible:  # below the rounding of the weights; further steps would underflow
             break
         product = curved(direction)
         curvature = (direction * product).sum()
         if not curvature > 0:
+            other = "prune.update to none" if gradients is None else "prune.method to kfac"
             raise UserError(
-                "the curvature of a matrix is not positive definite; raise prune.calibration_tokens in params.yaml, or "
-                "set prune.update to none and prune.method to kfac"
+                "the curvature of a matrix is not positive definite; in params.yaml, raise prune.calibration_tokens, "
+                f"or set {other}"
             )
         found += squares / curvature * direction
         residual -= squares / curvature * product

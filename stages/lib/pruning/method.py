@@ -27,13 +27,16 @@ class OnGradients:
     """The functions of a method whose scores depend on the gradients of a text's loss."""
 
     statistic: "Callable[[torch.Tensor], torch.Tensor]"
-    """From a matrix's inputs, or the gradients by its outputs, of shape (tokens, width), to what batches add up."""
+    """From a matrix's inputs, or the gradients with respect to its outputs, of shape (tokens, width), to a statistic
+    that is summed over batches."""
     scores: "Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]"
     """From a matrix (outputs, inputs) and both statistics to float32 scores from 0 up; the smallest are pruned."""
     update: "Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None" = (
         None
     )
     """From an original matrix, its mask, both statistics and the matrix so far to the pruned and updated matrix."""
+    rounds: int = 1
+    """How many times a shot prunes and updates, with the same curvature."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Method:
     """The paper."""
     on_text: OnText | None = None
     on_gradients: OnGradients | None = None
-    """None of both if the scores follow from the base or a seed: stages/lib/recipes recomputes them when a model is
-    loaded."""
+    """If both are None, the scores follow from the base or a seed, and stages/lib/recipes recomputes them when a model
+    is loaded."""
 
     @property
     def reads_text(self) -> bool:

@@ -55,16 +55,16 @@ def prune(checkpoint: Checkpoint, params: "Params", folder: Path) -> None:
 def _masks_on_text(
     method: Method, scope: str, k: int, settings: "Prune", calibration: Calibration
 ) -> Iterable[tuple[str, Mask]]:
-    """The masks of a method that reads text. The calibration's model is pruned along the way."""
+    """The masks of a method that reads text. The calibration's model may be pruned along the way."""
     from stages.lib.pruning.calibrated import calibrated_masks
-    from stages.lib.pruning.gradual import prune_over_all, prune_within
+    from stages.lib.pruning.gradual import masks_within, prune_over_all
 
     loaded, windows = calibration.loaded, calibration.windows
     if method.on_gradients and scope == "global":
         return prune_over_all(loaded, windows, method.on_gradients, k, settings.shots).items()
     counts = _matrix_counts(k, settings, calibration)
     if method.on_gradients:
-        return prune_within(loaded, windows, method.on_gradients, counts, scope).items()
+        return masks_within(loaded, windows, method.on_gradients, counts, scope).items()
     assert method.on_text is not None
     return calibrated_masks(loaded, windows, counts, method.on_text, scope)
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stages.lib.files.errors import UserError
-from stages.lib.recipes.choosing import Counts
-from stages.lib.recipes.magnitude import BitsOf, Threshold
+from stages.lib.recipes.choosing import BitsOf, Counts, Threshold
 from stages.lib.weights.checkpoint import Checkpoint
 
 _INFINITY = 0x7F80

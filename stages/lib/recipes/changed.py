@@ -1,4 +1,4 @@
-"""Another recipe with weights changed by SparseGPT or by training, at one byte per weight.
+"""Another recipe with weights changed by a pruning method, an update or training, at one byte per weight.
 
 Pruned weights stay zero and take no space, and neither do zeros in a matrix that no mask covers. Each row's largest
 change is 127 steps of int8, so a change is kept to 0.4 % of its row's largest; vectors (norms, biases) are few and
@@ -42,7 +42,7 @@ class Changed(Kind):
     kind: Literal["changed"] = "changed"
     of: Annotated[Unchanged, Field(discriminator="kind")]
     by: str
-    """recovery, or the pruning method that changed the weights."""
+    """recovery, outputs (prune.update), or the pruning method that changed the weights."""
     changes_sha256: Digest
 
     @property

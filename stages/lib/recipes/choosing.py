@@ -1,10 +1,12 @@
-"""Chooses the smallest scores of a matrix within a scope: the whole matrix, each row, or each group of M.
+"""Chooses the smallest scores: below a threshold over all matrices, or within a matrix, each row or each group of M.
 
 A matrix is always given as (outputs, inputs), whichever way the checkpoint stores it.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy.typing as npt
 
 from stages.lib.files.errors import UserError
 from stages.lib.recipes.masks import Mask
+from stages.lib.weights.checkpoint import Bits
 from stages.lib.weights.structure import Matrix
 
 Scores: TypeAlias = npt.NDArray[Any]
@@ -21,6 +24,19 @@ Counts = npt.NDArray[np.int64]
 
 MatrixCounts: TypeAlias = Mapping[str, Sequence[int]]
 """By tensor, how many weights are pruned in each single matrix that it holds."""
+
+BitsOf: TypeAlias = Callable[[str], Iterable[Bits]]
+"""By a tensor's name, chunk by chunk, the bits of one float32 per weight, none negative: they order like the floats."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A set of smallest floats: all below `bits`, and the first `ties` of those equal to it."""
+
+    bits: int
+    """The threshold, as the bits of a float32."""
+    ties: int
+    """How many floats equal to it are chosen, the first ones in state-dict order."""
 
 
 def pattern_of(scope: str) -> tuple[int, int] | None:
@@ -47,7 +63,7 @@ def shared_by_matrices(block_counts: Sequence[int], blocks: Sequence[Sequence[Ma
     found: dict[str, list[int]] = {}
     for k, matrices in zip(block_counts, blocks, strict=True):
         sizes = [size for matrix in matrices for size in matrix.sizes]
-        counts = iter(spread(int(k), sizes).tolist() if sizes else [])
+        counts = iter(spread(k, sizes).tolist() if sizes else [])
         found |= {matrix.name: [next(counts) for _ in matrix.sizes] for matrix in matrices}
     return found
 
@@ -96,3 +112,26 @@ def smallest_of_rows(scores: Scores, counts: Counts) -> Mask:
     ties = counts[tied] - np.count_nonzero(below, axis=1)
     mask[tied] = below | (equal & (equal.cumsum(axis=1) <= ties[:, None]))
     return mask
+
+
+def masks_at(
+    threshold: Threshold, bits_of: BitsOf, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[str, Mask]]:
+    """Each tensor's mask, in the tensor's shape; True where the weight is pruned.
+
+    Consume the masks in the order of `shapes`: ties are assigned in that order.
+    """
+    ties_left = threshold.ties
+    bound = np.uint32(threshold.bits)
+    for name, shape in shapes.items():
+        mask = np.empty(prod(shape), dtype=np.bool_)
+        start = 0
+        for bits in bits_of(name):
+            part = mask[start : start + bits.size]
+            np.less(bits, bound, out=part)
+            if ties_left:
+                equal = np.flatnonzero(bits == bound)[:ties_left]
+                part[equal] = True
+                ties_left -= equal.size
+            start += bits.size
+        yield name, mask.reshape(shape)

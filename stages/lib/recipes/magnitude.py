@@ -1,33 +1,18 @@
 """Pruned by magnitude over all matrices at once: the recipe is the threshold, the mask follows from the base."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-import numpy as np
 from pydantic import Field
 
+from stages.lib.recipes.choosing import Threshold, masks_at
 from stages.lib.recipes.kind import Digest
 from stages.lib.recipes.masks import Mask, MaskDigest, Pruned
-from stages.lib.weights.checkpoint import Bits, Checkpoint
-
-BitsOf: TypeAlias = Callable[[str], Iterable[Bits]]
-"""By a tensor's name, chunk by chunk, the bits of one float32 per weight, none negative: they order like the floats."""
+from stages.lib.weights.checkpoint import Checkpoint
 
 Part: TypeAlias = Literal["blocks", "tied-head"]
 """Which weights a mask is chosen from: all matrices of the blocks, or the embedding that is also the head."""
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """A set of smallest magnitudes: all below `bits`, and the first `ties` of those equal to it."""
-
-    bits: int
-    """The threshold, as the bits of a float32."""
-    ties: int
-    """How many weights of exactly this magnitude are chosen, the first ones in state-dict order."""
 
 
 class MagnitudePruned(Pruned):
@@ -72,26 +57,3 @@ def weights_in(part: Part, checkpoint: Checkpoint) -> list[str]:
 def magnitude_masks(checkpoint: Checkpoint, names: Sequence[str], threshold: Threshold) -> Iterator[tuple[str, Mask]]:
     """Each named tensor's mask by the magnitudes of its weights, as `masks_at` gives it."""
     return masks_at(threshold, checkpoint.magnitudes, {name: checkpoint.shape(name) for name in names})
-
-
-def masks_at(
-    threshold: Threshold, bits_of: BitsOf, shapes: Mapping[str, tuple[int, ...]]
-) -> Iterator[tuple[str, Mask]]:
-    """Each tensor's mask, in the tensor's shape; True where the weight is pruned.
-
-    Consume the masks in the order of `shapes`: ties are assigned in that order.
-    """
-    ties_left = threshold.ties
-    bound = np.uint32(threshold.bits)
-    for name, shape in shapes.items():
-        mask = np.empty(prod(shape), dtype=np.bool_)
-        start = 0
-        for bits in bits_of(name):
-            part = mask[start : start + bits.size]
-            np.less(bits, bound, out=part)
-            if ties_left:
-                equal = np.flatnonzero(bits == bound)[:ties_left]
-                part[equal] = True
-                ties_left -= equal.size
-            start += bits.size
-        yield name, mask.reshape(shape)

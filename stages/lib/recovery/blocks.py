@@ -1,10 +1,11 @@
-"""Trains a compressed model one block at a time to give the original's hidden states: block-wise reconstruction.
+"""Trains a compressed model one block at a time to reproduce the original's hidden states: block-wise reconstruction.
 
-A block reads what the compressed blocks before it give, which are trained already, and learns what the original's block
-gives on the original's own input: so it also makes up for errors that the blocks before it have left. Wagner, Roux,
-Zimmer & Pokutta (2025), "A Free Lunch in LLM Compression: Revisiting Retraining after Pruning", arXiv 2510.14444, find
-that such training of blocks recovers as much as training the whole model, on a tenth of the data. Li et al. (2021),
-"BRECQ", ICLR, reconstruct quantized blocks. Neither embeddings nor head are trained, and no logits are computed.
+A block's input is the output of the compressed blocks before it, which are already trained; its target is the output of
+the original's block on the original's own input. Training thus also corrects the errors that earlier blocks have left.
+Wagner, Roux, Zimmer & Pokutta (2025), "A Free Lunch in LLM Compression: Revisiting Retraining after Pruning", arXiv
+2510.14444, find that such training of blocks recovers as much as training the whole model, on a tenth of the data. Li
+et al. (2021), "BRECQ", ICLR, reconstruct quantized blocks. Neither embeddings nor head are trained, and no logits are
+computed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from stages.lib.files.errors import UserError
 from stages.lib.inference.blockwise import BlockRun, through_blocks
 from stages.lib.inference.device import check_finite
 from stages.lib.inference.loading import Loaded
-from stages.lib.recovery.optimizing import Steps, trained_weights
+from stages.lib.recovery.optimizing import Steps, unfreeze
 from stages.lib.recovery.schedule import windows_per_step
 from stages.lib.recovery.states import Log, SavePoints, load_state, newest_state, save_state
 
@@ -49,7 +50,7 @@ def train_blocks(
     done = int(log[-1]["block"]) + 1 if log else 0
     given = [window[None].to(student.device) for window in windows]
     saves = SavePoints(blocks)
-    trained_weights(student, settings)
+    unfreeze(student, settings)
     pairs = zip(through_blocks(student, given), _outputs(teacher, given, last), strict=True)
     for number, (run, wanted) in enumerate(pairs):
         weights = [weight for weight in run.block.parameters() if weight.requires_grad]
@@ -79,14 +80,14 @@ def _train_block(run: BlockRun, target: "_Target", steps: Steps, settings: "Reco
 
 
 class _Target:
-    """What a block is to give in the positions of each window that predict the text's tokens."""
+    """A block's target: the original's hidden states at the positions that predict the text's tokens."""
 
     def __init__(self, states: _States, first_target: int) -> None:
         self._positions = slice(first_target - 1, -1)
         self._states = [each[:, self._positions].float() for each in states]
 
     def loss(self, run: BlockRun, window: int) -> torch.Tensor:
-        """The block's mean squared error in a window, relative to the square of each token's own hidden state.
+        """The mean over positions of the squared error, relative to the squared norm of the original's hidden state.
 
         A few tokens, the first of a window above all, have states a hundred times as large as the others', and the
         norm of the next layer divides them by that.
@@ -98,7 +99,7 @@ class _Target:
 
 @torch.no_grad()
 def _outputs(teacher: Loaded, windows: Sequence[torch.Tensor], last: Sequence[int]) -> Iterator[_States]:
-    """The original's hidden states after each of some blocks, of which the last one is one."""
+    """The original's hidden states after each of the blocks in `last`, which has to end with the last block."""
     for number, run in enumerate(through_blocks(teacher, windows, progress=False)):
         if number - 1 in last:
             yield run.inputs  # what the block before gives

@@ -24,8 +24,8 @@ LARGEST_GRADIENT = 1.0
 """The norm to which a step's gradient is clipped."""
 
 
-def trained_weights(student: Loaded, settings: "Recover") -> list[nn.Parameter]:
-    """The parameters that `recover.weights` trains; the gradients of the others are not computed."""
+def unfreeze(student: Loaded, settings: "Recover") -> list[nn.Parameter]:
+    """Let gradients be computed for the parameters that `recover.weights` trains, and for no others; returns them."""
     wanted = {
         "all": list(student.model.parameters()),
         "blocks": [parameter for block in student.blocks for parameter in block.parameters()],
@@ -73,7 +73,7 @@ class Steps:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         for weight, mask in self._zeros:
-            if weight.grad is not None:  # no token of the windows came past it
+            if weight.grad is not None:  # it is None if no token reached it, as in some experts
                 weight.grad.masked_fill_(mask, 0)
         self._check(nn.utils.clip_grad_norm_(self._weights, LARGEST_GRADIENT), "gradient", "gradients")
         for group in self.optimizer.param_groups:

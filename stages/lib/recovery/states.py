@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from stages.lib.recipes.recipe import Recipe
 
 KEPT = 2
-"""The saved states that are kept, the newest ones: each is three times as large as the model."""
+"""The saved states that are kept, the newest ones: each takes up to three times the size of the model."""
 
 SAVED = 4
-"""How often a run's state is saved at most, evenly over its steps or blocks."""
+"""The largest number of times that a run's state is saved, evenly over its steps or blocks."""
 
 SECONDS_APART = 120
-"""How long before a state the one before it was saved, or the run began: a state may take ten seconds to write."""
+"""The least time between two saved states, and before the first one: a state may take ten seconds to write."""
 
 CODE = ("files", "inference", "recipes", "recovery", "weights")
 """The packages that `recover` runs, as in dvc.yaml: a state that other code saved is not resumed."""
 
 Log: TypeAlias = list[dict[str, float]]
-"""Each step's number, loss and learning rate; in a saved state of `blocks` also that of the block, from 0."""
+"""Each step's number, loss and learning rate; in a saved state of `blocks` also the number of the block, from 0."""
 
 
 def state_folder(

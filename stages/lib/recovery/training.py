@@ -19,7 +19,7 @@ from stages.lib.files.sampling import shuffled
 from stages.lib.inference.calibration import beginning_of
 from stages.lib.inference.loading import Loaded
 from stages.lib.inference.tokenizing import room_for_text
-from stages.lib.recovery.optimizing import Steps, trained_weights
+from stages.lib.recovery.optimizing import Steps, unfreeze
 from stages.lib.recovery.schedule import window_tokens, windows_per_step
 from stages.lib.recovery.states import Log, SavePoints, load_state, newest_state, save_state
 
@@ -37,7 +37,7 @@ def train(
     longer finite; earlier states are kept.
     """
     model = student.model.eval()  # without dropout, which so few steps do not need
-    steps = Steps(trained_weights(student, settings), settings, "learning_rate", student.runs_on.dtype, folder)
+    steps = Steps(unfreeze(student, settings), settings, "learning_rate", student.runs_on.dtype, folder)
     state = newest_state(folder)
     log = load_state(state, model, steps.optimizer) if state else []
     per_step, saves = windows_per_step(settings), SavePoints(settings.steps)
