@@ -1,5 +1,6 @@
 """Pruning by curvature, and the update for a mask, against plain autograd and dense linear algebra, written apart."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -396,10 +397,12 @@ def test_dead_inputs_and_outputs_keep_their_weights() -> None:
 def test_products_that_are_not_positive_definite_are_one_line(factor: str) -> None:
     each = example()
     each[factor] *= -10 / each[factor].diagonal().mean()
-    with pytest.raises(
-        UserError, match=r"^the curvature of a matrix is not positive definite; in params\.yaml, raise prune\.c.*$"
-    ):
+    line = "the curvature of a matrix is not positive definite; in params.yaml, raise prune.calibration_tokens, or set "
+    with pytest.raises(UserError, match=f"^{re.escape(line)}prune.method to kfac$"):
         fitted(**each)
+    if factor == "inputs":
+        with pytest.raises(UserError, match=f"^{re.escape(line)}prune.update to none$"):
+            fitted(each["weight"], each["mask"], each["inputs"])
 
 
 @pytest.mark.parametrize("method", ["kfac", "surgeon"])

@@ -60,7 +60,8 @@ def recover(model: str, params: "Params", folder: Path) -> "Log":
     trained = {name: student.weights[name] for name in made.weights}
     (folder / CHANGES).unlink(missing_ok=True)
     write_changed(cast(Unchanged, recipe.unchanged), trained, RECOVERY, checkpoint, folder)
-    shutil.rmtree(states.parent, ignore_errors=True)  # a short run saves none
+    if states.parent.exists():  # a short run saves none, but an earlier one may have
+        shutil.rmtree(states.parent)
     return log
 
 
