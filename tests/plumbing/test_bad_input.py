@@ -140,7 +140,12 @@ BAD_PARAMS: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [
     ({"sensitivity.sparsities": [0.1, 1.0]}, ("sensitivity.sparsities.1: got 1.0, takes a list of numbers",)),
     ({"sensitivity.alone": 0}, ("sensitivity.alone: got 0, takes a number above 0",)),
     ({"recover.steps": -1}, ("recover.steps: got -1, takes a whole number from 0",)),
-    ({"recover.learning_rate": 0}, ("recover.learning_rate: got 0, takes a number above 0",)),
+    ({"recover.learning_rate": 0}, ("recover.learning_rate: got 0, takes auto",)),
+    ({"recover.learning_rate": "fast"}, ("recover.learning_rate: got 'fast', takes auto",)),
+    (
+        {"recover.learning_rate": "auto", "recover.objective": "lm"},
+        ("recover.objective: got 'lm'", "(lm needs a number as recover.learning_rate)"),
+    ),
     ({"recover.tokens_per_step": 1}, ("recover.tokens_per_step: got 1, takes a whole number of tokens from 2",)),
     ({"recover.tokens_per_step": 513}, ("recover.tokens_per_step: got 513, takes", "not a multiple of 512")),
     ({"recover.objective": "kl"}, ("recover.objective: got 'kl', takes distill (towards the predictions of",)),

@@ -43,7 +43,7 @@ from stages.lib.inference.device import Device, set_up
 from stages.lib.inference.loading import Loaded
 from stages.lib.plumbing.params import Recover
 from stages.lib.recipes.recipe import materialize
-from stages.lib.recovery.schedule import learning_rates, windows_per_step
+from stages.lib.recovery.schedule import learning_rates, peak_rate, windows_per_step
 from stages.lib.recovery.states import CODE, SavePoints
 from stages.lib.recovery.training import train, training_windows
 from stages.lib.reporting.exporting import export
@@ -142,6 +142,25 @@ def test_every_step_has_a_rate(steps: int) -> None:
     assert max(rates) == 1e-3
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_the_automatic_rate(tiny_folder: Path, original: Path, tmp_path: Path) -> None:
+    """By the first step's loss, which a resumed run reads from the log."""
+    chosen, teacher = settings(learning_rate="auto"), load(tiny_folder, original, CPU)
+    windows = training_windows(teacher, DOCUMENTS, chosen, 0)
+    whole = train(pruned(tiny_folder, original), teacher, windows, chosen, tmp_path / "whole")
+    peak = 4e-4 * whole[0]["loss"] ** 0.5
+    assert [row["learning_rate"] for row in whole] == pytest.approx(learning_rates(chosen.steps, peak))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.lib.recovery.training.save_state", killed_after(4))
+        with pytest.raises(UserError, match="killed"):
+            train(pruned(tiny_folder, original), teacher, windows, chosen, tmp_path / "killed")
+    assert train(pruned(tiny_folder, original), teacher, windows, chosen, tmp_path / "killed") == whole
+
+
+@pytest.mark.parametrize("loss", [1.0, 20.0])
+def test_the_automatic_rate_has_a_bound(loss: float) -> None:
+    assert peak_rate("auto", loss) == 4e-4
 
 
 @pytest.mark.parametrize(

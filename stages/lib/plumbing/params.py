@@ -101,7 +101,9 @@ class Prune(Section):
 
 class Recover(Section):
     steps: int = Field(ge=0, description="a whole number from 0 (off)")
-    learning_rate: float = Field(gt=0, description="a number above 0: the peak of the schedule for distill and lm")
+    learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+        description="auto (by the distance from the original, for distill) or a number above 0: the highest rate"
+    )
     blocks_learning_rate: float = Field(gt=0, description="a number above 0: the peak of the schedule for blocks")
     tokens_per_step: int = Field(
         ge=2, description=f"a whole number of tokens from 2; above {TRAINING_WINDOW}, a multiple of {TRAINING_WINDOW}"
@@ -113,6 +115,13 @@ class Recover(Section):
     weights: Literal["all", "blocks", "norms"] = Field(
         description="all, blocks (those of the blocks) or norms (those of one axis, norms and biases): what is trained"
     )
+
+    @field_validator("objective")
+    @classmethod
+    def _has_a_distance(cls, objective: str, info: ValidationInfo) -> str:
+        if objective == "lm" and info.data.get("learning_rate") == "auto":
+            raise ValueError("lm needs a number as recover.learning_rate")
+        return objective
 
     @field_validator("tokens_per_step")
     @classmethod

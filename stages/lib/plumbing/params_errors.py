@@ -15,7 +15,8 @@ def explain(error: ValidationError, content: Any, schema: Schema) -> str:
     # A misspelt key is both unknown and missing: the unknown one is more helpful.
     first = min(errors, key=lambda item: item["type"] != "extra_forbidden")
     key, got, owner = _locate(first["loc"], content, schema)
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    mistaken = {_locate(each["loc"], content, schema)[0] for each in errors}
+    more = f" (and {len(mistaken) - 1} more)" if len(mistaken) > 1 else ""
     if first["type"] == "extra_forbidden":
         known = ", ".join(owner.model_fields) if owner else ""
         return f"{key}: unknown key with value {got!r}, takes only {known}{more}"
@@ -40,6 +41,8 @@ def _locate(location: Location, content: Any, schema: Schema) -> tuple[str, Any,
         if part in variants and not (isinstance(got, Mapping) and part in got):
             owner = variants[str(part)]  # pydantic's tag of the union, not a key
             continue
+        if keys and not isinstance(got, Mapping | list):
+            break  # what follows is a type that the value might have had
         keys.append(str(part))
         if isinstance(got, Mapping):
             got = got.get(part)

@@ -14,7 +14,7 @@ from torch import nn
 from stages.lib.files.errors import UserError
 from stages.lib.inference.device import check_before_steps
 from stages.lib.inference.loading import Loaded
-from stages.lib.recovery.schedule import learning_rates
+from stages.lib.recovery.schedule import learning_rates, peak_rate
 from stages.lib.recovery.states import newest_state
 
 if TYPE_CHECKING:
@@ -53,12 +53,18 @@ class Steps:
         states; `first`: no weight has been trained before."""
         self._weights = list(weights)
         self._zeros = [(weight, weight == 0) for weight in self._weights if weight.ndim > 1]
-        self._rates = learning_rates(settings.steps, getattr(settings, peak))
+        self._settings = settings
+        self._rates: list[float] = []
         self._peak = peak
         self._dtype = dtype
         self._folder = folder
         self._first = first
         self.optimizer = torch.optim.AdamW(self._weights, weight_decay=0.0, fused=True)
+
+    def plan_rates(self, first_loss: float) -> None:
+        """Fix the learning rate of each step by the loss of the first one."""
+        peak = peak_rate(getattr(self._settings, self._peak), first_loss)
+        self._rates = learning_rates(self._settings.steps, peak)
 
     def take(self, step: int, losses: Iterable[torch.Tensor]) -> dict[str, float]:
         """Take a step, counted from 0; its row of the log.
@@ -72,6 +78,8 @@ class Steps:
             self._check(loss, "loss", "losses")
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
+        if not self._rates:
+            self.plan_rates(total)
         for weight, mask in self._zeros:
             if weight.grad is not None:  # it is None if no token reached it, as in some experts
                 weight.grad.masked_fill_(mask, 0)

@@ -1,7 +1,7 @@
 """The windows in each step of recovery, and its learning rates."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from stages.lib.plumbing.params import Recover
@@ -10,6 +10,17 @@ TRAINING_WINDOW = 512
 """The most tokens that recovery reads together; a larger step consists of several windows."""
 WARM_UP = 0.1
 """The share of the steps over which the learning rate rises; it falls as a cosine afterwards."""
+AUTO_RATE = 4e-4
+"""The peak of the learning rate for a model whose predictions are a nat per token away from the original's, or more."""
+
+
+def peak_rate(setting: float | Literal["auto"], first_loss: float) -> float:
+    """The highest learning rate; auto: in proportion to the square root of the first step's loss, in nats per token.
+
+    The square root of a KL divergence measures a distance, and the further a model is from the original, the longer are
+    the steps that help it.
+    """
+    return AUTO_RATE * math.sqrt(min(first_loss, 1)) if setting == "auto" else setting
 
 
 def window_tokens(settings: "Recover") -> int:

@@ -40,6 +40,8 @@ def train(
     steps = Steps(unfreeze(student, settings), settings, "learning_rate", student.runs_on.dtype, folder)
     state = newest_state(folder)
     log = load_state(state, model, steps.optimizer) if state else []
+    if log:
+        steps.plan_rates(log[0]["loss"])
     per_step, saves = windows_per_step(settings), SavePoints(settings.steps)
     progress = tqdm(
         range(len(log), settings.steps), initial=len(log), total=settings.steps, unit="step", desc="recovery"
