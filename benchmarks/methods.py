@@ -9,7 +9,9 @@ choices in docs/protocol.md were made so. Settings that differ only in recovery 
 """
 
 import argparse
+import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -21,12 +23,13 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from stages.lib.evaluation.perplexity import score_text
+from stages.lib.files.errors import ParamsError
 from stages.lib.files.places import MODEL, TEXT
 from stages.lib.files.rows import read_rows, unscored_documents, write_rows
 from stages.lib.inference.device import set_up
 from stages.lib.inference.likelihood import TokenizedText, tokenize
 from stages.lib.inference.loading import Loaded, load_original, ready
-from stages.lib.plumbing.params import PARAMS, Params
+from stages.lib.plumbing.params import PARAMS, Params, parse_params
 from stages.lib.pruning.methods import METHODS
 from stages.lib.pruning.prune import prune
 from stages.lib.recipes.recipe import materialize, size_of
@@ -41,7 +44,7 @@ HELD_OUT = 0.1
 def held_out() -> Iterator[None]:
     """Work in a folder with the same model, and a text whose train split is split again."""
     documents, model, before = unscored_documents(TEXT), MODEL.absolute(), Path.cwd()
-    first_scored = round(len(documents) * (1 - HELD_OUT))
+    first_scored = len(documents) - max(1, round(len(documents) * HELD_OUT))
     rows = [
         {"document": str(number), "split": "test" if number >= first_scored else "train", "text": text}
         for number, text in enumerate(documents)
@@ -59,13 +62,13 @@ def held_out() -> Iterator[None]:
 
 
 def changed(content: dict[str, dict[str, object]], setting: str) -> Params:
-    """The params with the changes of a setting."""
+    """The params with the changes of a setting. Raises ParamsError for a mistake in it."""
     sections = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
     for change in setting.split():
-        key, value = change.split("=", 1)
-        section, name = key.split(".")
-        sections[section][name] = YAML(typ="safe", pure=True).load(value)
-    return Params.model_validate(sections)
+        if not (parts := re.fullmatch(r"(\w+)\.(\w+)=(.+)", change)) or parts[1] not in sections:
+            raise ParamsError(f"got {change!r}, takes changes such as prune.method=kfac")
+        sections[parts[1]][parts[2]] = YAML(typ="safe", pure=True).load(parts[3])
+    return parse_params(json.dumps(sections), PARAMS)
 
 
 def perplexity(loaded: Loaded, text: TokenizedText, params: Params) -> float:
@@ -101,11 +104,15 @@ def rows(settings: dict[str, Params], text: TokenizedText, dense: float) -> Iter
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=__doc__)
-    parser.add_argument("settings", nargs="*", default=[f"prune.method={method.name}" for method in METHODS])
+    each = [f"prune.method={method.name}" for method in METHODS]
+    parser.add_argument("settings", nargs="*", default=each, help="changes to params.yaml, separated by spaces")
     parser.add_argument("--tokens", type=int, default=6144, help="how many tokens are scored")
     arguments = parser.parse_args()
     content = YAML(typ="safe", pure=True).load(PARAMS.read_text(encoding="utf-8"))
-    settings = {setting: changed(content, setting) for setting in arguments.settings}  # mistakes first
+    try:
+        settings = {setting: changed(content, setting) for setting in arguments.settings}  # mistakes first
+    except ParamsError as error:
+        parser.error(str(error))
     with held_out():
         params = Params.model_validate(content)
         loaded = load_original(Checkpoint(MODEL), set_up(params.compute, params.seed))

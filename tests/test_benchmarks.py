@@ -112,6 +112,9 @@ def test_methods(study: Path) -> None:
     assert all(0.5 < row[0] < 2 for row in numbers)  # of noise
     assert numbers[0][2] < numbers[1][2]  # bytes: a threshold, and a mask with weights
     assert numbers[2][0] != numbers[3][0]
+    for mistake in ("kfac", "prune.methd=kfac", "prune.method=foo"):
+        with pytest.raises(AssertionError, match=f"error: .*{mistake.partition('=')[0]}"):
+            run(study, "benchmarks.methods", mistake)
 
 
 def test_distance(study: Path) -> None:

@@ -97,7 +97,8 @@ def test_each_stage_reads_the_sections_that_are_listed_for_it(
 
 
 def test_the_frontier_depends_on_every_setting_that_its_points_keep() -> None:
-    replaced = {"prune.method", "prune.scope", "prune.budget", "prune.update", "prune.sparsity", "recover.steps"}
+    replaced = {"recover.steps"}
+    replaced |= {f"prune.{key}" for key in ("method", "scope", "budget", "update", "shots", "sparsity")}
     sections = {"prune": Prune, "recover": Recover}
     settings = {f"{name}.{key}" for name, section in sections.items() for key in section.model_fields}
     listed = {key for key in DAG["frontier"]["params"] if key.startswith(("prune.", "recover."))}

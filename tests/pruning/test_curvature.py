@@ -603,6 +603,24 @@ def test_gradients_that_are_not_finite_are_one_line(tiny_folder: Path, original:
         prune_over_all(loaded, windows(loaded), on_gradients("kfac"), 100, 1)
 
 
+def test_a_text_that_predicts_no_token_is_one_line(tiny_folder: Path, original: Path) -> None:
+    loaded = load(tiny_folder, original, CPU)
+    single = [window[:, : loaded.first_target] for window in windows(loaded)]
+    with pytest.raises(UserError, match=r"^the calibration text gives no gradients; set prune.calibration_tokens to 2"):
+        prune_over_all(loaded, single, on_gradients("kfac"), 100, 1)
+
+
+def test_gradients_that_underflow_are_one_line(tiny_folder: Path, original: Path) -> None:
+    """All gradients go through the body's last norm."""
+    loaded = load(tiny_folder, original, Device(torch.device("cpu"), torch.float16))
+    with torch.no_grad():
+        norm = [module for name, module in loaded.body.named_children() if name in ("norm", "ln_f")]
+        norm[0].weight.fill_(1e-7)
+        loaded.model.get_output_embeddings().weight.mul_(1e-2)
+    with pytest.raises(UserError, match=r"^the gradients of \S+ are all zero in float16; set compute.dtype to float"):
+        prune_over_all(loaded, windows(loaded), on_gradients("kfac"), 100, 1)
+
+
 def test_an_update_that_the_dtype_cannot_hold_is_one_line(tiny_folder: Path, original: Path) -> None:
     loaded = load(tiny_folder, original, Device(torch.device("cpu"), torch.float16))
     larger = replace(on_gradients("surgeon"), update=lambda before, *_: 1e6 * before.float())

@@ -158,9 +158,9 @@ def test_the_automatic_rate(tiny_folder: Path, original: Path, tmp_path: Path) -
     assert train(pruned(tiny_folder, original), teacher, windows, chosen, tmp_path / "killed") == whole
 
 
-@pytest.mark.parametrize("loss", [1.0, 20.0])
-def test_the_automatic_rate_has_a_bound(loss: float) -> None:
-    assert peak_rate("auto", loss) == 4e-4
+@pytest.mark.parametrize(("loss", "peak"), [(-1e-9, 0), (0.0, 0), (1.0, 4e-4), (20.0, 4e-4)])
+def test_the_automatic_rate_has_bounds(loss: float, peak: float) -> None:
+    assert peak_rate("auto", loss) == peak
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,13 @@ def test_the_card_says_what_was_done(method: str) -> None:
 
 def test_the_card_says_what_was_updated_and_trained() -> None:
     changes = {"prune.update": "outputs", "recover.steps": 2, "recover.weights": "norms"}
+    changes |= {"prune.method": "kfac", "prune.shots": 3}
     card = render("pruned", Params.model_validate(changed_params(changes)), {})
+    assert "It was pruned in 3 shots. In the end, the remaining weights were set to the " in card
     assert "values that keep each matrix's outputs on calibration text closest to the original's" in card
     assert "2 steps of 32 tokens, norms and biases alone, towards the predictions of the original" in card
+    budget = {"prune.method": "wanda", "prune.budget": "owl"}
+    assert "(`prune.budget: owl`)" in render("pruned", Params.model_validate(changed_params(budget)), {})
 
 
 def test_the_original_is_exported_as_it_is(pruned: Path, run_stage: RunStage) -> None:

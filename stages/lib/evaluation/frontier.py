@@ -40,11 +40,11 @@ def score_point(method: str, sparsity: str, params: "Params") -> None:
 
 
 def _at_point(params: "Params", method: str, sparsity: float) -> "Params":
-    """The settings with another method and sparsity, and with the frontier's steps of recovery."""
-    prune_settings = {"method": method, "scope": "auto", "budget": "uniform", "update": "none", "sparsity": sparsity}
+    """The settings with another method and sparsity, one shot, and the frontier's steps of recovery."""
+    prune_settings = {"method": method, "scope": "auto", "budget": "uniform", "update": "none", "shots": 1}
     return params.model_copy(
         update={
-            "prune": params.prune.model_copy(update=prune_settings),
+            "prune": params.prune.model_copy(update={**prune_settings, "sparsity": sparsity}),
             "recover": params.recover.model_copy(update={"steps": params.frontier.steps}),
         }
     )

@@ -59,7 +59,8 @@ class Prune(Section):
         ge=0, lt=1, description="a number from 0 to below 1: the share of the prunable weights to set to zero"
     )
     calibration_tokens: int = Field(
-        ge=1, description="a whole number of tokens from 1 (methods that read text, and budgets other than uniform)"
+        ge=1,
+        description="a whole number of tokens from 1 (methods that read text, budgets but uniform, and update outputs)",
     )
 
     @field_validator("scope")

@@ -6,7 +6,7 @@ Kronecker-factored Approximate Curvature", ICML. The labels are the text's own t
 information). Sums over all tokens stand in for the means: the same factor for all matrices, so these are comparable.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -34,8 +34,8 @@ def curvatures(
 ) -> dict[str, Curvature]:
     """By name, each matrix's curvature, from one pass forward and back.
 
-    Raises UserError if the model cannot be differentiated, a matrix's inputs or gradients are not seen, or a sum is not
-    finite.
+    Raises UserError if the model cannot be differentiated, a matrix's inputs or gradients are not seen, a sum is not
+    finite, or gradients are zero for another reason than dead outputs.
     """
     matrices = loaded.structure.all_matrices
     if experts := [matrix.name for matrix in matrices if matrix.of_experts]:
@@ -50,7 +50,18 @@ def curvatures(
         for layer in dict.fromkeys(matrix.layer for matrix in matrices):
             hooks.enter_context(gradients_seen(loaded.model.get_submodule(layer), partial(add, layer)))
         inputs = input_statistics(loaded, matrices, partial(pass_back, loaded, windows), statistic)
-    return {matrix.name: _curvature(loaded, matrix, inputs[matrix.name][0], sums) for matrix in matrices}
+    found = {matrix.name: _curvature(loaded, matrix, inputs[matrix.name][0], sums) for matrix in matrices}
+    _check_gradients(found, loaded.runs_on.dtype)
+    return found
+
+
+def _check_gradients(found: Mapping[str, Curvature], dtype: torch.dtype) -> None:
+    """Raise UserError if gradients are zero since no token is predicted, or may be since they underflow."""
+    zero = [name for name, curvature in found.items() if not curvature.gradients.any()]
+    if zero and dtype == torch.float16:
+        raise UserError(f"the gradients of {zero[0]} are all zero in float16; set compute.dtype to float32")
+    if len(zero) == len(found):
+        raise UserError("the calibration text gives no gradients; set prune.calibration_tokens to 2 or more")
 
 
 def _curvature(loaded: Loaded, matrix: Matrix, inputs: torch.Tensor, sums: dict[str, torch.Tensor]) -> Curvature:

@@ -18,9 +18,9 @@ def peak_rate(setting: float | Literal["auto"], first_loss: float) -> float:
     """The highest learning rate; auto: in proportion to the square root of the first step's loss, in nats per token.
 
     The square root of a KL divergence measures a distance, and the further a model is from the original, the longer are
-    the steps that help it.
+    the steps that help it. Rounding may make the divergence of equal predictions a little less than 0.
     """
-    return AUTO_RATE * math.sqrt(min(first_loss, 1)) if setting == "auto" else setting
+    return AUTO_RATE * math.sqrt(min(max(first_loss, 0), 1)) if setting == "auto" else setting
 
 
 def window_tokens(settings: "Recover") -> int:
@@ -33,7 +33,7 @@ def windows_per_step(settings: "Recover") -> int:
 
 
 def learning_rates(steps: int, peak: float) -> list[float]:
-    """The learning rate of each step; all are above 0."""
+    """The learning rate of each step; all are above 0 if the peak is."""
     warm_up = math.ceil(WARM_UP * steps)
     rising = [peak * (step + 1) / warm_up for step in range(warm_up)]
     falling = steps - warm_up

@@ -67,7 +67,7 @@ def render(model: str, params: "Params", measured: dict[str, Any]) -> str:
         variant=None if model in ("original", "pruned") else parse_variant(model),
         method=method_named(params.prune.method),
         scope=resolve_scope(params.prune.method, params.prune.scope),
-        update=params.prune.update,
+        prune=params.prune,
         recovery=params.recover,
         rows={name: f"{measured[key]:,}" for key, name in _NAMES.items() if key in measured},
     )
