@@ -29,7 +29,7 @@ from stages.lib.files.rows import read_rows, unscored_documents, write_rows
 from stages.lib.inference.device import set_up
 from stages.lib.inference.likelihood import TokenizedText, tokenize
 from stages.lib.inference.loading import Loaded, load_original, ready
-from stages.lib.plumbing.params import PARAMS, Params, parse_params
+from stages.lib.plumbing.params import PARAMS, Params, load_params, parse_params, read_params
 from stages.lib.pruning.methods import METHODS
 from stages.lib.pruning.prune import prune
 from stages.lib.recipes.recipe import materialize, size_of
@@ -44,7 +44,7 @@ HELD_OUT = 0.1
 def held_out() -> Iterator[None]:
     """Work in a folder with the same model, and a text whose train split is split again."""
     documents, model, before = unscored_documents(TEXT), MODEL.absolute(), Path.cwd()
-    first_scored = len(documents) - max(1, round(len(documents) * HELD_OUT))
+    first_scored = min(round(len(documents) * (1 - HELD_OUT)), len(documents) - 1)
     rows = [
         {"document": str(number), "split": "test" if number >= first_scored else "train", "text": text}
         for number, text in enumerate(documents)
@@ -65,7 +65,8 @@ def changed(content: dict[str, dict[str, object]], setting: str) -> Params:
     """The params with the changes of a setting. Raises ParamsError for a mistake in it."""
     sections = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
     for change in setting.split():
-        if not (parts := re.fullmatch(r"(\w+)\.(\w+)=(.+)", change)) or parts[1] not in sections:
+        parts = re.fullmatch(r"(\w+)\.(\w+)=(.+)", change)
+        if parts is None or not isinstance(sections.get(parts[1]), dict):
             raise ParamsError(f"got {change!r}, takes changes such as prune.method=kfac")
         sections[parts[1]][parts[2]] = YAML(typ="safe", pure=True).load(parts[3])
     return parse_params(json.dumps(sections), PARAMS)
@@ -108,13 +109,13 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", default=each, help="changes to params.yaml, separated by spaces")
     parser.add_argument("--tokens", type=int, default=6144, help="how many tokens are scored")
     arguments = parser.parse_args()
-    content = YAML(typ="safe", pure=True).load(PARAMS.read_text(encoding="utf-8"))
-    try:
-        settings = {setting: changed(content, setting) for setting in arguments.settings}  # mistakes first
+    try:  # mistakes first
+        params = load_params()
+        content = YAML(typ="safe", pure=True).load(read_params(PARAMS))
+        settings = {setting: changed(content, setting) for setting in arguments.settings}
     except ParamsError as error:
         parser.error(str(error))
     with held_out():
-        params = Params.model_validate(content)
         loaded = load_original(Checkpoint(MODEL), set_up(params.compute, params.seed))
         text = tokenize(loaded.tokenizer, read_rows(TEXT, "test")["text"].tolist()).head(arguments.tokens)
         dense = perplexity(loaded, text, params)

@@ -1,5 +1,6 @@
 """README and docs against the repository: reports, files, links, commands and settings."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,25 @@ def test_the_frontier_is_that_of_the_kept_run() -> None:
     assert table in read(DOCS / "methods.md")
     assert read_cells(table) == frontier_rows(pd.read_csv(kept / "metrics" / "frontier.csv"))
     assert load_params(kept / "params.yaml") == load_params(ROOT / "studies" / "frontier.yaml")
+
+
+def test_the_frontiers_multiples_are_those_of_the_kept_run() -> None:
+    frontier = pd.read_csv(DOCS / "frontier" / "metrics" / "frontier.csv")
+    original = json.loads(read(ROOT / "metrics" / "perplexity" / "original.json"))["perplexity"]
+    rows = []
+    for method, points in frontier.groupby("method", sort=False):
+        multiples = [shown(perplexity / original) for perplexity in points["perplexity"]]  # before and after, in turns
+        pairs = [" → ".join(pair) for pair in zip(multiples[::2], multiples[1::2], strict=True)]
+        stored = [f"{size:,}" for size in points.loc[points["sparsity"] == 0.284674, "stored_bytes"]]
+        rows.append([f"`{method}`", *pairs, *stored])
+    head = "| method | 20.0% | 28.5% | 50.0% | 70.0% | bytes | bytes after recovery |\n"
+    _, _, after = read(DOCS / "methods.md").partition(head)
+    assert read_cells(head + after.partition("\n\n")[0])[1:] == rows
+
+
+def shown(multiple: float) -> str:
+    """A multiple of the original's perplexity, with three digits after the point, fewer from 10 on."""
+    return f"{multiple:,.{3 if multiple < 10 else 1 if multiple < 100 else 0}f}"
 
 
 def read_cells(table: str) -> list[list[str]]:

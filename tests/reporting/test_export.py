@@ -67,8 +67,8 @@ def test_the_card_says_what_was_done(method: str) -> None:
 
 
 def test_the_card_says_what_was_updated_and_trained() -> None:
-    changes = {"prune.update": "outputs", "recover.steps": 2, "recover.weights": "norms"}
-    changes |= {"prune.method": "kfac", "prune.shots": 3}
+    pruning = {"prune.method": "kfac", "prune.shots": 3, "prune.update": "outputs"}
+    changes = {**pruning, "recover.steps": 2, "recover.weights": "norms"}
     card = render("pruned", Params.model_validate(changed_params(changes)), {})
     assert "It was pruned in 3 shots. In the end, the remaining weights were set to the " in card
     assert "values that keep each matrix's outputs on calibration text closest to the original's" in card

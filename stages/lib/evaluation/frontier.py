@@ -41,10 +41,10 @@ def score_point(method: str, sparsity: str, params: "Params") -> None:
 
 def _at_point(params: "Params", method: str, sparsity: float) -> "Params":
     """The settings with another method and sparsity, one shot, and the frontier's steps of recovery."""
-    prune_settings = {"method": method, "scope": "auto", "budget": "uniform", "update": "none", "shots": 1}
+    own = {"scope": "auto", "budget": "uniform", "update": "none", "shots": 1}
     return params.model_copy(
         update={
-            "prune": params.prune.model_copy(update={**prune_settings, "sparsity": sparsity}),
+            "prune": params.prune.model_copy(update={"method": method, "sparsity": sparsity, **own}),
             "recover": params.recover.model_copy(update={"steps": params.frontier.steps}),
         }
     )
